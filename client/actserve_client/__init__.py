@@ -1,0 +1,47 @@
+"""The client of actserve: exact activation maths from a service, streamed in constant memory.
+
+>>> from actserve_client import Client
+>>> with Client("localhost:50051") as client:
+...     y = client.forward("gelu", x)
+
+`Client` blocks, `AsyncClient` awaits; `merge` puts neuron statistics together. Everything else that is public lives in
+`actserve_client.errors`, `.options`, `.records`, `.network` and `.testing`.
+"""
+
+from actserve.stats import NeuronCounts as NeuronStats
+from actserve_client._session import Regularization, merge
+from actserve_client.aio import AsyncClient
+from actserve_client.client import Client
+from actserve_client.errors import (
+    ActivationExists,
+    ActserveError,
+    DeadlineExceeded,
+    InvalidRequest,
+    LimitExceeded,
+    PermissionDenied,
+    ServerError,
+    ServerUnavailable,
+    Unauthenticated,
+    UnknownActivation,
+)
+from actserve_client.options import Retry, Tls
+
+__all__ = [
+    "ActivationExists",
+    "ActserveError",
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "InvalidRequest",
+    "LimitExceeded",
+    "NeuronStats",
+    "PermissionDenied",
+    "Regularization",
+    "Retry",
+    "ServerError",
+    "ServerUnavailable",
+    "Tls",
+    "Unauthenticated",
+    "UnknownActivation",
+    "merge",
+]

@@ -1,0 +1,70 @@
+"""What both clients know of gRPC: how a channel is opened, the names of the methods, and how a call's end is read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from actserve.v1 import service_pb2
+from actserve_client.errors import ActserveError, from_call
+from actserve_client.options import Tls
+
+_SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
+COMPUTE = f"/{_SERVICE}/Compute"
+COMPUTE_STREAM = f"/{_SERVICE}/ComputeStream"
+LIST_ACTIVATIONS = f"/{_SERVICE}/ListActivations"
+GET_ACTIVATION = f"/{_SERVICE}/GetActivation"
+GET_SERVER_INFO = f"/{_SERVICE}/GetServerInfo"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+
+SERVING = b"\x08\x01"
+"""The HealthCheckResponse that says SERVING: status (field 1) = 1. Known by its bytes, because the health package belongs to the
+server's dependencies."""
+
+OPTIONS: tuple[tuple[str, Any], ...] = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # Channels of one process would share a connection otherwise, and all streams of it one flow-control window.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
+    # gRPC's own retries cover no started stream; the client's do, and two kinds at once would multiply.
+    ("grpc.enable_retries", 0),
+    # A server that restarts is found again within the pauses of the retries.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+def environment_address() -> str | None:
+    """The server that the environment names."""
+    return os.environ.get("ACTSERVE_ADDRESS") or None
+
+
+def credentials(tls: Tls) -> grpc.ChannelCredentials:
+    """The credentials for an encrypted channel. Raises OSError when a file can't be read."""
+    def read(path: Path | str | None) -> bytes | None:
+        return None if path is None else Path(path).read_bytes()
+
+    return grpc.ssl_channel_credentials(read(tls.roots), read(tls.key), read(tls.certificate))
+
+
+def channel_options(tls: Tls | None) -> list[tuple[str, Any]]:
+    """The options of a channel."""
+    named = [("grpc.ssl_target_name_override", tls.server_name)] if tls and tls.server_name else []
+    return [*OPTIONS, *named]
+
+
+def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """What goes with every call."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def error_of(error: grpc.RpcError | grpc.aio.AioRpcError) -> ActserveError:
+    """The exception that the end of a call means."""
+    code = error.code()
+    details = next((value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin"), None)
+    return from_call(code.value[0], error.details() or code.name, details if isinstance(details, bytes) else None)

@@ -1,0 +1,643 @@
+"""What both clients think, without any I/O: arguments to jobs, jobs to messages, messages to results.
+
+`Job` is one computation over arrays that lie in memory: it gives its requests, and an `Assembly` takes the responses and
+writes them where they belong. `Blocks` is a computation over an iterable of arrays, in constant memory. The two clients
+only carry bytes between these and a channel.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from actserve import wire
+from actserve.stats import NeuronCounts
+from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
+from actserve_client.errors import DeadlineExceeded, InvalidRequest, ServerError, ServerUnavailable, from_status
+from actserve_client.options import Retry
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+CHUNK_BYTES = 1 << 20
+"""The size of the chunks that are sent and asked for; benchmarks/README.md shows where it comes from."""
+
+UNARY_BYTES = 1 << 20
+"""Up to this many bytes of input go in one Compute call, which costs half of what opening a stream does."""
+
+_MODES = {"forward": compute_pb2.MODE_FORWARD, "derivative": compute_pb2.MODE_DERIVATIVE}
+_JACOBIANS = {
+    None: compute_pb2.JACOBIAN_UNSPECIFIED,
+    "full": compute_pb2.JACOBIAN_FULL,
+    "diag": compute_pb2.JACOBIAN_DIAGONAL,
+}
+_REGULARIZERS = {"l2": compute_pb2.REGULARIZER_L2}
+_REDUCTIONS = {
+    "sum": compute_pb2.REDUCTION_SUM,
+    "batch_mean": compute_pb2.REDUCTION_BATCH_MEAN,
+    "mean": compute_pb2.REDUCTION_MEAN,
+}
+_GRADIENTS_WRT = {
+    "activation": compute_pb2.GRADIENT_WRT_ACTIVATION,
+    "input": compute_pb2.GRADIENT_WRT_INPUT,
+}
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes of x sent so far and the bytes of the first result received so far."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Regularization:
+    """The answer of `regularization`: the penalty and, when it was asked for, its gradient in x's shape and type."""
+
+    penalty: float
+    gradient: Array | None = None
+
+
+# ---- arguments -----------------------------------------------------------------------------------------------------
+
+
+def as_array(value: Any, name: str) -> Array:
+    """An array of a type that can be computed with; anything else is refused by name."""
+    array = np.asarray(value)
+    try:
+        computable = wire.data_type_of(array.dtype) in wire.COMPUTABLE
+    except KeyError:
+        computable = False
+    if not computable:
+        raise InvalidRequest(
+            f"{name} is an array of {array.dtype}, and must be of float32 or float64; convert it with .astype", field=name
+        )
+    return array
+
+
+def is_blocks(value: Any) -> bool:
+    """Whether an argument is an iterable of arrays rather than an array or something that becomes one."""
+    if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__") or not hasattr(value, "__iter__"):
+        return False
+    return not isinstance(value, (list, tuple)) or (bool(value) and all(isinstance(item, np.ndarray) for item in value))
+
+
+def merge_parameters(parameters: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The activation's parameters from `parameters={...}` and from keywords; a name in both is refused."""
+    for name in keywords:
+        if parameters and name in parameters:
+            raise InvalidRequest(f"{name} is given twice, as a keyword and in parameters", field=name)
+    return {**(parameters or {}), **keywords}
+
+
+def _parameter_value(name: str, value: Any) -> catalogue_pb2.ParameterValue:
+    if isinstance(value, (bool, np.bool_)):
+        return catalogue_pb2.ParameterValue(flag=bool(value))
+    if isinstance(value, (int, np.integer)) and -(1 << 63) <= value < 1 << 63:
+        return catalogue_pb2.ParameterValue(integer=int(value))
+    if isinstance(value, (int, float, np.floating)):
+        return catalogue_pb2.ParameterValue(number=float(value))
+    if isinstance(value, str):
+        return catalogue_pb2.ParameterValue(text=text(value, name))
+    raise InvalidRequest(f"{name} is {value!r}, and must be a number or a word", field=name)
+
+
+def _choice(table: Mapping[Any, int], value: Any, name: str) -> Any:
+    try:
+        return table[value]
+    except (KeyError, TypeError):
+        allowed = ", ".join(repr(key) for key in table if key is not None)
+        raise InvalidRequest(f"{name} is {value!r}, and must be one of {allowed}", field=name) from None
+
+
+def _integer(value: Any, name: str, bits: int = 32) -> int:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise InvalidRequest(f"{name} is {value!r}, and must be an integer", field=name)
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise InvalidRequest(f"{name} is {value}, which is out of range", field=name)
+    return int(value)
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise InvalidRequest(f"{name} is {value!r}, and must be a number", field=name)
+    return float(value)
+
+
+def text(value: Any, name: str) -> str:
+    """A string that can be sent."""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{name} is {value!r}, and must be a string", field=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} is {value!r}, which is no valid text", field=name) from None
+    return value
+
+
+# ---- what a computation is -----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Question:
+    """A computation without its tensors."""
+
+    template: compute_pb2.JobHeader
+
+    def header(
+        self, inputs: Iterable[tuple[np.dtype[Any], tuple[int, ...]]], *, open_ended: bool = False
+    ) -> compute_pb2.JobHeader:
+        """The header of a job over inputs of these types and shapes."""
+        header = compute_pb2.JobHeader()
+        header.CopyFrom(self.template)
+        header.open_ended = open_ended
+        for dtype, shape in inputs:
+            shape = (-1, *shape[1:]) if open_ended else shape
+            header.inputs.append(tensor_pb2.TensorSpec(data_type=wire.data_type_of(dtype), shape=shape))
+        return header
+
+
+def _question(
+    name: str, mode: compute_pb2.Mode, parameters: Mapping[str, Any], axis: int | None, **options: Any
+) -> Question:
+    header = compute_pb2.JobHeader(activation=text(name, "name"), mode=mode, chunk_bytes=CHUNK_BYTES, **options)
+    if axis is not None:
+        header.axis = _integer(axis, "axis")
+    for key, value in parameters.items():
+        if value is not None:
+            header.parameters[text(key, "parameters")].CopyFrom(_parameter_value(key, value))
+    return Question(header)
+
+
+def forward(name: str, *, axis: int | None, parameters: Mapping[str, Any]) -> Question:
+    """y = f(x)."""
+    return _question(name, compute_pb2.MODE_FORWARD, parameters, axis)
+
+
+def derivative(name: str, *, axis: int | None, jacobian: str | None, parameters: Mapping[str, Any]) -> Question:
+    """f'(x), the vector-Jacobian product, or a part of the Jacobian."""
+    options = None
+    if jacobian is not None:
+        options = compute_pb2.DerivativeOptions(jacobian=_choice(_JACOBIANS, jacobian, "jacobian"))
+    return _question(name, compute_pb2.MODE_DERIVATIVE, parameters, axis, derivative=options)
+
+
+def map_mode(
+    mode: str, name: str, *, axis: int | None, jacobian: str | None, upstream: bool, parameters: Mapping[str, Any]
+) -> Question:
+    """Forward or derivative, by the name of the mode."""
+    _choice(_MODES, mode, "mode")
+    if mode == "derivative":
+        return derivative(name, axis=axis, jacobian=jacobian, parameters=parameters)
+    for given, what in ((upstream, "upstream"), (jacobian is not None, "jacobian")):
+        if given:
+            raise InvalidRequest(f'{what} goes with mode="derivative"', field=what)
+    return forward(name, axis=axis, parameters=parameters)
+
+
+def regularization(
+    name: str,
+    regularizer: str,
+    *,
+    strength: float,
+    reduction: str,
+    gradient: bool,
+    gradient_wrt: str,
+    axis: int | None,
+    parameters: Mapping[str, Any],
+) -> Question:
+    """A penalty on f(x)."""
+    options = compute_pb2.RegularizationOptions(
+        regularizer=_choice(_REGULARIZERS, regularizer, "regularizer"),
+        strength=_number(strength, "strength"),
+        reduction=_choice(_REDUCTIONS, reduction, "reduction"),
+        gradient=bool(gradient),
+        gradient_wrt=_choice(_GRADIENTS_WRT, gradient_wrt, "gradient_wrt"),
+    )
+    return _question(name, compute_pb2.MODE_REGULARIZATION, parameters, axis, regularization=options)
+
+
+def neuron_stats(
+    name: str, *, threshold: float, neuron_axis: int, axis: int | None, parameters: Mapping[str, Any]
+) -> Question:
+    """Statistics of each neuron."""
+    options = compute_pb2.NeuronStatsOptions(
+        threshold=_number(threshold, "threshold"), neuron_axis=_integer(neuron_axis, "neuron_axis")
+    )
+    return _question(name, compute_pb2.MODE_NEURON_STATS, parameters, axis, neuron_stats=options)
+
+
+# ---- results -------------------------------------------------------------------------------------------------------
+
+
+class Assembly:
+    """Takes the responses of one job, and writes their chunks into arrays.
+
+    `out` takes the first tensor of the result; the others, and it too when there is none, are allocated. In an open-ended
+    job the first dimension may be unknown until the summary: such a tensor is gathered and becomes an array at the end.
+    """
+
+    def __init__(self, out: Array | None = None, progress: Progress | None = None) -> None:
+        self._out = out
+        self._progress = progress
+        self._tensors: list[_Incoming] = []
+        self.sent = 0
+        self.summary: compute_pb2.ResultSummary | None = None
+
+    def feed(self, raw: bytes) -> bool:
+        """Take a response; True when it was the last. Raises what the server says, or ServerError when it makes no sense."""
+        try:
+            message, data = wire.unframe(compute_pb2.ComputeResponse, raw)
+        except wire.DecodeError:
+            raise ServerError("the server sent bytes that are no ComputeResponse") from None
+        match message.WhichOneof("frame"):
+            case "chunk":
+                self._chunk(message.chunk, data)
+            case "header" if not self._tensors:
+                for index, spec in enumerate(message.header.tensors):
+                    self._tensors.append(_incoming(spec, self._out if index == 0 else None))
+            case "summary":
+                self._finish(message.summary)
+                return True
+            case "error":
+                raise from_status(message.error)
+            case frame:
+                raise ServerError(f"the server sent {frame or 'an unknown frame'} where none may be")
+        return False
+
+    def _chunk(self, chunk: compute_pb2.ResultChunk, data: memoryview) -> None:
+        if not 0 <= chunk.tensor < len(self._tensors) or chunk.offset_bytes != self._tensors[chunk.tensor].filled:
+            raise ServerError(f"the server sent a chunk out of place: tensor {chunk.tensor}, byte {chunk.offset_bytes}")
+        self._tensors[chunk.tensor].write(data)
+        if self._progress and chunk.tensor == 0:
+            self._progress(self.sent, self._tensors[0].filled)
+
+    def _finish(self, summary: compute_pb2.ResultSummary) -> None:
+        if len(summary.tensors) != len(self._tensors):
+            raise ServerError("the server's summary does not fit its header")
+        for tensor, spec in zip(self._tensors, summary.tensors, strict=True):
+            tensor.finish(tuple(spec.shape))
+        self.summary = summary
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The tensors of the result, complete once the summary has come."""
+        return [tensor.array for tensor in self._tensors]
+
+    def incomplete(self) -> ServerError:
+        """The error to raise when the responses end before the summary."""
+        return ServerError("the server's answer ended before it was complete")
+
+
+class _Incoming:
+    """A tensor that is being received."""
+
+    def __init__(self, dtype: np.dtype[Any], array: Array | None) -> None:
+        self._dtype = dtype
+        self._array = array
+        self._sink = None if array is None else wire.ArraySink(array)
+        self._gathered = bytearray()
+        self.filled = 0
+
+    def write(self, data: memoryview) -> None:
+        if self._sink is None:
+            self._gathered += data
+        elif self.filled + len(data) > self._sink.nbytes or len(data) % self._dtype.itemsize:
+            raise ServerError("the server sent more bytes than its header announced, or a part of an element")
+        else:
+            self._sink.write(self.filled, data)
+        self.filled += len(data)
+
+    def finish(self, shape: tuple[int, ...]) -> None:
+        if any(length < 0 for length in shape) or self.filled != wire.byte_count(shape, self._dtype.itemsize):
+            raise ServerError(f"the server sent {self.filled} bytes of a tensor of shape {list(shape)}")
+        if self._array is None:
+            self._array = np.frombuffer(self._gathered, self._dtype).reshape(shape)
+
+    @property
+    def array(self) -> Array:
+        assert self._array is not None
+        return self._array
+
+
+def _spec(spec: tensor_pb2.TensorSpec) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    try:
+        return wire.dtype_of(spec.data_type), tuple(spec.shape)
+    except KeyError:
+        raise ServerError(
+            f"the server announced a tensor of {wire.data_type_name(spec.data_type)}, which this client does not know"
+        ) from None
+
+
+def _incoming(spec: tensor_pb2.TensorSpec, out: Array | None) -> _Incoming:
+    dtype, shape = _spec(spec)
+    if out is not None:
+        if out.shape != shape or out.dtype.newbyteorder("<") != dtype:
+            raise InvalidRequest(
+                f"out is {out.dtype} of shape {list(out.shape)}, and must be {dtype} of shape {list(shape)}", field="out"
+            )
+        return _Incoming(dtype, out)
+    return _Incoming(dtype, None if -1 in shape else np.empty(shape, dtype.newbyteorder("=")))
+
+
+def _same_place(one: Array, other: Array) -> bool:
+    return (
+        one.__array_interface__["data"][0] == other.__array_interface__["data"][0]
+        and one.strides == other.strides
+        and one.shape == other.shape
+        and one.dtype == other.dtype
+    )
+
+
+class Job(Generic[T]):
+    """One computation over arrays that lie in memory."""
+
+    def __init__(
+        self,
+        question: Question,
+        inputs: tuple[Array, ...],
+        answer: Callable[[Assembly], T],
+        *,
+        out: Array | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if out is not None and not (isinstance(out, np.ndarray) and out.flags.writeable):
+            raise InvalidRequest("out must be a writable NumPy array", field="out")
+        self._header = question.header((array.dtype, array.shape) for array in inputs)
+        self._sources = tuple(wire.ArraySource(array) for array in inputs)
+        self._answer = answer
+        self._out = out
+        self._progress = progress
+        shared = [array for array in inputs if out is not None and np.may_share_memory(array, out)]
+        # What is computed from a chunk is only written after the chunk was sent, so computing in place is safe; an
+        # overlap in any other way is not.
+        self._aside = any(out is not None and not _same_place(array, out) for array in shared)
+        self.in_place = bool(shared) and not self._aside
+        """Whether the input is overwritten while it is sent: such a job can't be sent again."""
+
+    @property
+    def unary(self) -> bool:
+        """Whether the inputs are small enough for a Compute call."""
+        return sum(source.nbytes for source in self._sources) <= UNARY_BYTES
+
+    def request(self) -> bytes:
+        """The message of a Compute call."""
+        data = b"".join(source.read(0, source.nbytes) for source in self._sources)
+        return wire.frame(compute_pb2.ComputeRequest(header=self._header), data)
+
+    def requests(self, assembly: Assembly) -> Iterator[bytes]:
+        """The messages of a ComputeStream call."""
+        yield compute_pb2.ComputeStreamRequest(job=1, header=self._header).SerializeToString()
+        for start in range(0, self._sources[0].nbytes, CHUNK_BYTES):
+            for index, source in enumerate(self._sources):
+                yield _chunk(1, index, start, source.read(start, min(start + CHUNK_BYTES, source.nbytes)))
+            assembly.sent = min(start + CHUNK_BYTES, self._sources[0].nbytes)
+
+    def assembly(self) -> Assembly:
+        """A fresh taker of responses."""
+        return Assembly(None if self._aside else self._out, self._progress)
+
+    def answer(self, assembly: Assembly) -> T:
+        """What the caller gets, once the assembly is complete."""
+        if self._aside and self._out is not None:
+            received = assembly.arrays[0]
+            if received.shape != self._out.shape or received.dtype != self._out.dtype.newbyteorder("="):
+                raise InvalidRequest(
+                    f"out is {self._out.dtype} of shape {list(self._out.shape)}, and must be {received.dtype} of shape "
+                    f"{list(received.shape)}",
+                    field="out",
+                )
+            self._out[...] = received
+        return self._answer(assembly)
+
+
+def _chunk(job: int, index: int, offset: int, data: memoryview) -> bytes:
+    chunk = compute_pb2.InputChunk(input=index, offset_bytes=offset)
+    return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
+
+
+def map_job(
+    question: Question, x: Any, upstream: Any, *, out: Array | None = None, progress: Progress | None = None
+) -> Job[Array]:
+    """Forward or derivative of arrays."""
+    inputs = (as_array(x, "x"),) if upstream is None else (as_array(x, "x"), as_array(upstream, "upstream"))
+    _check_upstream(inputs)
+    return Job(question, inputs, lambda assembly: assembly.arrays[0] if out is None else out, out=out, progress=progress)
+
+
+def _check_upstream(inputs: tuple[Array, ...]) -> None:
+    if len(inputs) == 2 and inputs[0].dtype.newbyteorder("=") != inputs[1].dtype.newbyteorder("="):
+        raise InvalidRequest(
+            f"upstream is {inputs[1].dtype} and x is {inputs[0].dtype}; they must be of one type", field="upstream"
+        )
+
+
+def penalty_answer(assembly: Assembly) -> Regularization:
+    """The answer of the regularization mode."""
+    assert assembly.summary is not None
+    arrays = assembly.arrays
+    return Regularization(assembly.summary.regularization.penalty, arrays[0] if arrays else None)
+
+
+def stats_answer(assembly: Assembly) -> NeuronCounts:
+    """The answer of the neuron statistics mode."""
+    assert assembly.summary is not None
+    names = [tensor.name for tensor in assembly.summary.tensors]
+    if "state" not in names:
+        raise ServerError("the server's neuron statistics hold no state")
+    return NeuronCounts.from_bytes(assembly.arrays[names.index("state")].tobytes())
+
+
+# ---- attempts ------------------------------------------------------------------------------------------------------
+
+
+class Attempts:
+    """Decides whether a call that found no server is made again, and after how long; one timeout covers all attempts."""
+
+    def __init__(self, retry: Retry, timeout_s: float | None, *, once: bool) -> None:
+        self._retry = retry
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        self._left = 1 if once else retry.attempts
+        self._failed = 0
+
+    def seconds_left(self) -> float | None:
+        """What is left of the timeout."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    def pause_s(self, error: ServerUnavailable) -> float:
+        """How long to wait before the next attempt; raises when there is none, or no time for one."""
+        self._failed += 1
+        if self._failed >= self._left:
+            raise error
+        pause_s = self._retry.pause_s(self._failed, error.retry_after_s)
+        left_s = self.seconds_left()
+        if left_s is not None and pause_s >= left_s:
+            raise DeadlineExceeded(f"no time is left for another attempt: {error}") from error
+        return pause_s
+
+
+# ---- iterables -----------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Expected:
+    """An output block that is owed: of which job, and how many rows it has (None: the whole of a scalar's job)."""
+
+    job: int
+    rows: int | None
+
+
+class Blocks:
+    """A computation over an iterable of blocks: each is sent as it comes, and its result is given back as soon as it is there.
+
+    Consecutive blocks of one type and one shape behind the first dimension are rows of one open-ended job, so that a
+    result never waits for more input than it needs; any other begins a job of its own on the same stream.
+
+    `encode` runs where requests are made, `decode` where responses arrive; the two may be different threads.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._expected: deque[_Expected] = deque()
+        self._lock = threading.Lock()
+        # encoding
+        self._job = 0
+        self._key: tuple[Any, ...] | None = None
+        self._sent = 0
+        # decoding
+        self._current = 0
+        self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype[Any] = np.dtype("f4")
+        self._block: Array | None = None
+        self._filled = 0
+
+    def encode(self, *inputs: Array) -> Iterator[bytes]:
+        """The messages that send a block: x, and perhaps the upstream gradient of the same shape."""
+        _check_upstream(inputs)
+        x = inputs[0]
+        if len(inputs) == 2 and inputs[1].shape != x.shape:
+            raise InvalidRequest(
+                f"a block of upstream has shape {list(inputs[1].shape)}, and its x {list(x.shape)}", field="upstream"
+            )
+        key = (x.dtype.newbyteorder("="), x.shape[1:]) if x.ndim else None
+        if key is None or key != self._key:
+            yield from self.end()
+            self._job += 1
+            self._sent = 0
+            self._key = key
+            header = self._question.header(((a.dtype, a.shape) for a in inputs), open_ended=key is not None)
+            yield compute_pb2.ComputeStreamRequest(job=self._job, header=header).SerializeToString()
+        with self._lock:
+            self._expected.append(_Expected(self._job, len(x) if x.ndim else None))
+        sources = [wire.ArraySource(array) for array in inputs]
+        for start in range(0, x.nbytes, CHUNK_BYTES):
+            stop = min(start + CHUNK_BYTES, x.nbytes)
+            for index, source in enumerate(sources):
+                yield _chunk(self._job, index, self._sent + start, source.read(start, stop))
+        self._sent += x.nbytes
+
+    def end(self) -> Iterator[bytes]:
+        """The message that ends the rows of the job in progress."""
+        if self._key is not None:
+            self._key = None
+            yield compute_pb2.ComputeStreamRequest(job=self._job, end=compute_pb2.InputEnd()).SerializeToString()
+
+    def decode(self, raw: bytes) -> Iterator[Array]:
+        """Take a response, and give the output blocks that it completes."""
+        try:
+            message, data = wire.unframe(compute_pb2.ComputeResponse, raw)
+        except wire.DecodeError:
+            raise ServerError("the server sent bytes that are no ComputeResponse") from None
+        match message.WhichOneof("frame"):
+            case "header" if len(message.header.tensors) == 1:
+                self._current = message.job
+                self._dtype, self._shape = _spec(message.header.tensors[0])
+            case "chunk" if message.job == self._current:
+                yield from self._fill(data)
+                return
+            case "summary" if message.job == self._current:
+                yield from self._empties()
+                self._current = 0
+            case "error":
+                raise from_status(message.error)
+            case frame:
+                raise ServerError(f"the server sent {frame or 'an unknown frame'} where none may be")
+        yield from self._empties()
+
+    def _begin(self) -> bool:
+        """Allocate the next output block, if one of the current job is owed."""
+        with self._lock:
+            if not self._expected or self._expected[0].job != self._current:
+                return False
+            expected = self._expected.popleft()
+        shape = self._shape if expected.rows is None else (expected.rows, *self._shape[1:])
+        self._block = np.empty(shape, self._dtype.newbyteorder("="))
+        self._filled = 0
+        return True
+
+    def _empties(self) -> Iterator[Array]:
+        """Blocks without elements get no chunk: they are complete when their turn comes."""
+        while self._block is not None or self._begin():
+            assert self._block is not None
+            if self._block.nbytes:
+                return
+            yield self._block
+            self._block = None
+
+    def _fill(self, data: memoryview) -> Iterator[Array]:
+        while len(data):
+            yield from self._empties()
+            if self._block is None:
+                raise ServerError("the server sent more than was asked for")
+            part = data[: self._block.nbytes - self._filled]
+            wire.ArraySink(self._block).write(self._filled, part)
+            self._filled += len(part)
+            data = data[len(part) :]
+            if self._filled == self._block.nbytes:
+                yield self._block
+                self._block = None
+        yield from self._empties()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block sent has been given back."""
+        with self._lock:
+            return not self._expected and self._block is None
+
+
+class Reduction:
+    """A reduction over an iterable of blocks, which are the rows of one open-ended job."""
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self._like: tuple[np.dtype[Any], tuple[int, ...]] | None = None
+        self._sent = 0
+
+    def encode(self, block: Array) -> Iterator[bytes]:
+        """The messages that send a block."""
+        like = (block.dtype.newbyteorder("="), block.shape[1:])
+        if not block.ndim:
+            raise InvalidRequest("a block is a scalar, and must have at least one dimension", field="x")
+        if self._like is None:
+            self._like = like
+            header = self._question.header([(block.dtype, block.shape)], open_ended=True)
+            yield compute_pb2.ComputeStreamRequest(job=1, header=header).SerializeToString()
+        elif like != self._like:
+            raise InvalidRequest(
+                f"a block is {like[0]} with rows of shape {list(like[1])}, and the ones before it were {self._like[0]} with "
+                f"rows of shape {list(self._like[1])}",
+                field="x",
+            )
+        source = wire.ArraySource(block)
+        for start in range(0, block.nbytes, CHUNK_BYTES):
+            yield _chunk(1, 0, self._sent + start, source.read(start, min(start + CHUNK_BYTES, block.nbytes)))
+        self._sent += block.nbytes
+
+    def end(self) -> Iterator[bytes]:
+        """The message that ends the blocks. Raises InvalidRequest when there were none, as then not even a type is known."""
+        if self._like is None:
+            raise InvalidRequest("there are no blocks, so their shape and type are not known", field="x")
+        yield compute_pb2.ComputeStreamRequest(job=1, end=compute_pb2.InputEnd()).SerializeToString()

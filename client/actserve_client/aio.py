@@ -1,0 +1,379 @@
+"""The asyncio client: the same surface as `Client`, as coroutines and async iterators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from actserve.stats import NeuronCounts
+from actserve.v1 import service_pb2
+from actserve_client import _channel, _session, records
+from actserve_client._session import Array, Assembly, Job, Progress, Regularization
+from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
+from actserve_client.local import LocalServer
+from actserve_client.options import Retry, Tls
+
+T = TypeVar("T")
+Blocks = Iterable[Any] | AsyncIterable[Any]
+
+
+class AsyncClient:
+    """Computes activations on a server, from asyncio code.
+
+    >>> async with AsyncClient("localhost:50051") as client:
+    ...     y = await client.forward("relu", np.array([-1.0, 2.0]))
+
+    Arguments, results and errors are those of `Client`. It is bound to the event loop that it is first used on. Where `Client` takes
+    an iterable of blocks, an async iterable does too. Cancelling a task that awaits a call ends the computation.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = Retry(),
+    ) -> None:
+        self._address = address or _channel.environment_address()
+        self._tls = tls
+        self._timeout = timeout
+        self._retry = retry or Retry(attempts=1)
+        self._metadata = _channel.metadata(token)
+        self._server: LocalServer | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._opening = asyncio.Lock()
+
+    async def _open(self) -> grpc.aio.Channel:
+        """The channel, opened on first use, because a channel belongs to the loop that runs then."""
+        async with self._opening:
+            if self._channel is None:
+                if self._address is None:
+                    self._server = await asyncio.to_thread(LocalServer)
+                    self._address = self._server.address
+                options = _channel.channel_options(self._tls)
+                if self._tls is None:
+                    self._channel = grpc.aio.insecure_channel(self._address, options)
+                else:
+                    self._channel = grpc.aio.secure_channel(self._address, _channel.credentials(self._tls), options)
+            return self._channel
+
+    async def close(self) -> None:
+        """Close the connection, and end the private server if there is one. May be called again."""
+        if self._channel is not None:
+            await self._channel.close()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.close)
+
+    async def __aenter__(self) -> AsyncClient:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # ---- computing --------------------------------------------------------------------------------------------------
+
+    async def forward(
+        self,
+        name: str,
+        x: Any,
+        *,
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array:
+        """The activation y = f(x); see `Client.forward`."""
+        question = _session.forward(name, axis=axis, parameters=_session.merge_parameters(parameters, keywords))
+        return await self._run(_session.map_job(question, x, None, out=out, progress=progress), timeout)
+
+    async def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array:
+        """The derivative f'(x), or with `upstream` the vector-Jacobian product; see `Client.derivative`."""
+        question = _session.derivative(
+            name, axis=axis, jacobian=jacobian, parameters=_session.merge_parameters(parameters, keywords)
+        )
+        return await self._run(_session.map_job(question, x, upstream, out=out, progress=progress), timeout)
+
+    async def regularization(
+        self,
+        name: str,
+        x: Any,
+        regularizer: str = "l2",
+        *,
+        strength: float = 0.01,
+        reduction: str = "sum",
+        gradient: bool = False,
+        gradient_wrt: str = "activation",
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Regularization:
+        """A penalty on the activations; see `Client.regularization`."""
+        question = _session.regularization(
+            name,
+            regularizer,
+            strength=strength,
+            reduction=reduction,
+            gradient=gradient,
+            gradient_wrt=gradient_wrt,
+            axis=axis,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        return await self._reduce(question, x, _session.penalty_answer, timeout, out=out, progress=progress)
+
+    async def neuron_stats(
+        self,
+        name: str,
+        x: Any,
+        *,
+        threshold: float = 0.1,
+        neuron_axis: int = -1,
+        axis: int | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> NeuronCounts:
+        """Statistics of each neuron over a batch; see `Client.neuron_stats`."""
+        question = _session.neuron_stats(
+            name,
+            threshold=threshold,
+            neuron_axis=neuron_axis,
+            axis=axis,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        return await self._reduce(question, x, _session.stats_answer, timeout, progress=progress)
+
+    async def stream(
+        self,
+        name: str,
+        blocks: Blocks,
+        *,
+        mode: str = "forward",
+        upstream: Blocks | None = None,
+        jacobian: str | None = None,
+        axis: int | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> AsyncIterator[Array]:
+        """One output block for each input block, in order and in constant memory; see `Client.stream`."""
+        question = _session.map_mode(
+            mode,
+            name,
+            axis=axis,
+            jacobian=jacobian,
+            upstream=upstream is not None,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        coder = _session.Blocks(question)
+
+        async def encode() -> AsyncIterator[bytes]:
+            gradients = _each(upstream) if upstream is not None else None
+            async for block in _each(blocks):
+                inputs = [_session.as_array(block, "x")]
+                if gradients is not None:
+                    try:
+                        inputs.append(_session.as_array(await anext(gradients), "upstream"))
+                    except StopAsyncIteration:
+                        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+                for message in coder.encode(*inputs):
+                    yield message
+            if gradients is not None and await anext(gradients, None) is not None:
+                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+            for message in coder.end():
+                yield message
+
+        async with self._call(encode, timeout) as responses:
+            async for raw in responses:
+                for block in coder.decode(raw):
+                    yield block
+
+    async def _reduce(
+        self,
+        question: _session.Question,
+        x: Any,
+        answer: Callable[[Assembly], T],
+        timeout: float | None,
+        *,
+        out: Array | None = None,
+        progress: Progress | None = None,
+    ) -> T:
+        if not (hasattr(x, "__aiter__") or _session.is_blocks(x)):
+            return await self._run(
+                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress), timeout
+            )
+        coder = _session.Reduction(question)
+
+        async def encode() -> AsyncIterator[bytes]:
+            async for block in _each(x):
+                for message in coder.encode(_session.as_array(block, "x")):
+                    yield message
+            for message in coder.end():
+                yield message
+
+        assembly = Assembly(out, progress)
+        async with self._call(encode, timeout) as responses:
+            async for raw in responses:
+                if assembly.feed(raw):
+                    return answer(assembly)
+        raise assembly.incomplete()
+
+    # ---- the catalogue and the server -------------------------------------------------------------------------------
+
+    async def activations(self, *, timeout: float | None = None) -> list[records.Activation]:
+        """All activations, by name; see `Client.activations`."""
+        found: list[records.Activation] = []
+        token = ""
+        while True:
+            request = service_pb2.ListActivationsRequest(page_token=token)
+            page = await self._unary(_channel.LIST_ACTIVATIONS, request, service_pb2.ListActivationsResponse, timeout)
+            found.extend(records.activation(message) for message in page.activations)
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def describe(self, name: str, *, timeout: float | None = None) -> records.Activation:
+        """One activation, by its name or an alias; see `Client.describe`."""
+        request = service_pb2.GetActivationRequest(name=_session.text(name, "name"))
+        answer = await self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
+        return records.activation(answer.activation)
+
+    async def server_info(self, *, timeout: float | None = None) -> records.ServerInfo:
+        """The server's version and limits."""
+        request = service_pb2.GetServerInfoRequest()
+        answer = await self._unary(_channel.GET_SERVER_INFO, request, service_pb2.GetServerInfoResponse, timeout)
+        return records.server_info(answer.server)
+
+    async def healthy(self, *, timeout: float | None = None) -> bool:
+        """Whether the server answers and says that it is serving."""
+        call = (await self._open()).unary_unary(_channel.HEALTH_CHECK)
+        try:
+            answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer == _channel.SERVING)
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
+
+    async def _attempts(
+        self, attempt: Callable[[float | None], Awaitable[T]], timeout: float | None, *, once: bool = False
+    ) -> T:
+        """Make a call, again and again where that can help, within one timeout."""
+        attempts = _session.Attempts(self._retry, self._seconds(timeout), once=once)
+        while True:
+            try:
+                return await attempt(attempts.seconds_left())
+            except ServerUnavailable as error:
+                await asyncio.sleep(attempts.pause_s(error))
+
+    async def _run(self, job: Job[T], timeout: float | None) -> T:
+        return await self._attempts(lambda seconds: self._run_once(job, seconds), timeout, once=job.in_place)
+
+    async def _run_once(self, job: Job[T], seconds: float | None) -> T:
+        channel = await self._open()
+        assembly = job.assembly()
+        call: Any
+        if job.unary:
+            call = channel.unary_stream(_channel.COMPUTE)(job.request(), timeout=seconds, metadata=self._metadata)
+        else:
+            stream = channel.stream_stream(_channel.COMPUTE_STREAM)
+            call = stream(_each(job.requests(assembly)), timeout=seconds, metadata=self._metadata)
+        with _ended(call):
+            async for raw in call:
+                if assembly.feed(raw):
+                    return job.answer(assembly)
+        raise assembly.incomplete()
+
+    @contextlib.asynccontextmanager
+    async def _call(
+        self, encode: Callable[[], AsyncIterator[bytes]], timeout: float | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
+        failure: list[BaseException] = []
+
+        async def requests() -> AsyncIterator[bytes]:
+            try:
+                async for message in encode():
+                    yield message
+            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
+                failure.append(error)
+
+        stream: Any = (await self._open()).stream_stream(_channel.COMPUTE_STREAM)
+        call = stream(requests(), timeout=self._seconds(timeout), metadata=self._metadata)
+        try:
+            with _ended(call):
+                yield call
+        except ActserveError:
+            if failure:
+                raise failure[0] from None
+            raise
+        if failure:
+            raise failure[0]
+
+    async def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
+        call: Any = (await self._open()).unary_unary(method)
+
+        async def attempt(seconds: float | None) -> Any:
+            try:
+                raw = await call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                raise _channel.error_of(error) from None
+            return kind.FromString(raw)
+
+        return await self._attempts(attempt, timeout)
+
+
+@contextlib.contextmanager
+def _ended(call: Any) -> Iterator[None]:
+    """Give a call up when it is left before its end, and read its failure."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _channel.error_of(error) from None
+    finally:
+        call.cancel()
+
+
+async def _each(items: Blocks) -> AsyncIterator[Any]:
+    """The items of an iterable of either kind."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+__all__ = ["AsyncClient"]

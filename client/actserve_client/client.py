@@ -1,0 +1,397 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+
+from actserve.stats import NeuronCounts
+from actserve.v1 import service_pb2
+from actserve_client import _channel, _session, records
+from actserve_client._session import Array, Assembly, Job, Progress, Regularization
+from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
+from actserve_client.local import LocalServer
+from actserve_client.options import Retry, Tls
+
+T = TypeVar("T")
+
+
+class Client:
+    """Computes activations on a server.
+
+    >>> with Client() as client:
+    ...     client.forward("relu", np.array([-1.0, 2.0]))
+    array([0., 2.])
+
+    `address` is HOST:PORT or unix:PATH; without one the server that ACTSERVE_ADDRESS names is used, or else a private one is
+    started for the client's lifetime (which needs `actserve[server]`). `timeout` is in seconds and applies to every call
+    that does not say its own; None waits as long as it takes. `token` is sent as a bearer token, `tls` encrypts.
+
+    Arrays are float32 or float64, of any shape, strides and byte order; anything that NumPy makes such an array of will
+    do. Results are new, writable, native-endian arrays of x's type. A client may be shared by threads. All its errors are
+    `ActserveError`s.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        token: str | None = None,
+        tls: Tls | None = None,
+        timeout: float | None = None,
+        retry: Retry | None = Retry(),
+    ) -> None:
+        self._server: LocalServer | None = None
+        self._timeout = timeout
+        self._retry = retry or Retry(attempts=1)
+        self._metadata = _channel.metadata(token)
+        address = address or _channel.environment_address()
+        if address is None:
+            self._server = LocalServer()
+            address = self._server.address
+        self.address = address
+        options = _channel.channel_options(tls)
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, _channel.credentials(tls), options)
+        self._compute = self._channel.unary_stream(_channel.COMPUTE)
+        self._compute_stream = self._channel.stream_stream(_channel.COMPUTE_STREAM)
+
+    def close(self) -> None:
+        """Close the connection, and end the private server if there is one. May be called again."""
+        self._channel.close()
+        if self._server is not None:
+            self._server.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- computing --------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        name: str,
+        x: Any,
+        *,
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array:
+        """The activation y = f(x).
+
+        >>> client.forward("leaky_relu", np.array([-1.0, 2.0]), negative_slope=0.1)
+        array([-0.1,  2. ])
+
+        Keywords, or `parameters`, are the activation's parameters. `axis` is for activations along an axis (-1 when not
+        given). `out` is filled and returned instead of a new array; it may be x itself. `progress` is called with the bytes
+        sent and received so far.
+        """
+        question = _session.forward(name, axis=axis, parameters=_session.merge_parameters(parameters, keywords))
+        return self._run(_session.map_job(question, x, None, out=out, progress=progress), timeout)
+
+    def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array:
+        """The derivative f'(x), or with `upstream` the vector-Jacobian product.
+
+        >>> client.derivative("relu", np.array([-1.0, 2.0]))
+        array([0., 1.])
+
+        An activation along an axis needs `upstream` (of x's shape), or `jacobian="full"`, which has the shape `x.shape + (n,)`
+        with `[..., k]` the derivative by the k-th element along the axis, or `jacobian="diag"`.
+        """
+        question = _session.derivative(
+            name, axis=axis, jacobian=jacobian, parameters=_session.merge_parameters(parameters, keywords)
+        )
+        return self._run(_session.map_job(question, x, upstream, out=out, progress=progress), timeout)
+
+    def regularization(
+        self,
+        name: str,
+        x: Any,
+        regularizer: str = "l2",
+        *,
+        strength: float = 0.01,
+        reduction: str = "sum",
+        gradient: bool = False,
+        gradient_wrt: str = "activation",
+        axis: int | None = None,
+        out: Array | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Regularization:
+        """A penalty on the activations a = f(x): "l2" is strength * sum(a**2).
+
+        >>> client.regularization("relu", np.array([-1.0, 2.0]), "l2", strength=0.5, gradient=True)
+        Regularization(penalty=2.0, gradient=array([0., 2.]))
+
+        `reduction` divides the sum: "sum" by nothing, "batch_mean" by the length of axis 0, "mean" by the number of
+        elements. The gradient, of x's shape, is taken with respect to the "activation" or, chained, to the "input". The
+        penalty is exact and rounded once, so it does not depend on how the data is cut. x may be an iterable of blocks.
+        """
+        question = _session.regularization(
+            name,
+            regularizer,
+            strength=strength,
+            reduction=reduction,
+            gradient=gradient,
+            gradient_wrt=gradient_wrt,
+            axis=axis,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        return self._reduce(question, x, _session.penalty_answer, timeout, out=out, progress=progress)
+
+    def neuron_stats(
+        self,
+        name: str,
+        x: Any,
+        *,
+        threshold: float = 0.1,
+        neuron_axis: int = -1,
+        axis: int | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> NeuronCounts:
+        """Statistics of each neuron over a batch: which are dead, how often each is inactive.
+
+        >>> stats = client.neuron_stats("relu", np.array([[-1.0, 2.0], [-3.0, 4.0]]))
+        >>> stats.dead, stats.dead_fraction
+        (array([ True, False]), 0.5)
+
+        The entries along `neuron_axis` are the neurons, all other axes are the batch. A neuron is inactive where its
+        activation is <= 0, and dead when the share of the batch where it is reaches `threshold`. x may be an iterable of
+        blocks. `.state` is what `merge` takes.
+        """
+        question = _session.neuron_stats(
+            name,
+            threshold=threshold,
+            neuron_axis=neuron_axis,
+            axis=axis,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        return self._reduce(question, x, _session.stats_answer, timeout, progress=progress)
+
+    def stream(
+        self,
+        name: str,
+        blocks: Iterable[Any],
+        *,
+        mode: str = "forward",
+        upstream: Iterable[Any] | None = None,
+        jacobian: str | None = None,
+        axis: int | None = None,
+        timeout: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Iterator[Array]:
+        """One output block for each input block, in order and in constant memory.
+
+        >>> list(client.stream("relu", (np.full(2, v) for v in (-1.0, 1.0))))
+        [array([0., 0.]), array([1., 1.])]
+
+        `mode` is "forward" or "derivative". `upstream` gives a block for each block of x. Activations along an axis take any
+        axis but 0, which runs across blocks. The iterables are read from a thread of their own, as fast as results are taken
+        and no faster; what they raise is raised here, after the results of the blocks before. Stopping early, by `break` or
+        `close()`, ends the computation.
+        """
+        question = _session.map_mode(
+            mode,
+            name,
+            axis=axis,
+            jacobian=jacobian,
+            upstream=upstream is not None,
+            parameters=_session.merge_parameters(parameters, keywords),
+        )
+        return self._stream(_session.Blocks(question), blocks, upstream, timeout)
+
+    def _stream(
+        self, coder: _session.Blocks, blocks: Iterable[Any], upstream: Iterable[Any] | None, timeout: float | None
+    ) -> Iterator[Array]:
+        def encode() -> Iterator[bytes]:
+            gradients = iter(upstream) if upstream is not None else None
+            for block in blocks:
+                inputs = [_session.as_array(block, "x")]
+                if gradients is not None:
+                    inputs.append(_next_upstream(gradients))
+                yield from coder.encode(*inputs)
+            if gradients is not None and next(gradients, None) is not None:
+                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+            yield from coder.end()
+
+        with self._call(encode, timeout) as responses:
+            for raw in responses:
+                yield from coder.decode(raw)
+
+    def _reduce(
+        self,
+        question: _session.Question,
+        x: Any,
+        answer: Callable[[Assembly], T],
+        timeout: float | None,
+        *,
+        out: Array | None = None,
+        progress: Progress | None = None,
+    ) -> T:
+        if not _session.is_blocks(x):
+            return self._run(Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress), timeout)
+        coder = _session.Reduction(question)
+
+        def encode() -> Iterator[bytes]:
+            for block in x:
+                yield from coder.encode(_session.as_array(block, "x"))
+            yield from coder.end()
+
+        assembly = Assembly(out, progress)
+        with self._call(encode, timeout) as responses:
+            for raw in responses:
+                if assembly.feed(raw):
+                    return answer(assembly)
+        raise assembly.incomplete()
+
+    # ---- the catalogue and the server -------------------------------------------------------------------------------
+
+    def activations(self, *, timeout: float | None = None) -> list[records.Activation]:
+        """All activations, by name; each has `.name`, `.formula`, `.parameters`, …"""
+        found: list[records.Activation] = []
+        token = ""
+        while True:
+            request = service_pb2.ListActivationsRequest(page_token=token)
+            page = self._unary(_channel.LIST_ACTIVATIONS, request, service_pb2.ListActivationsResponse, timeout)
+            found.extend(records.activation(message) for message in page.activations)
+            token = page.next_page_token
+            if not token:
+                return found
+
+    def describe(self, name: str, *, timeout: float | None = None) -> records.Activation:
+        """One activation, by its name or an alias. Raises UnknownActivation, whose text names near ones."""
+        request = service_pb2.GetActivationRequest(name=_session.text(name, "name"))
+        answer = self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
+        return records.activation(answer.activation)
+
+    def server_info(self, *, timeout: float | None = None) -> records.ServerInfo:
+        """The server's version and limits."""
+        request = service_pb2.GetServerInfoRequest()
+        answer = self._unary(_channel.GET_SERVER_INFO, request, service_pb2.GetServerInfoResponse, timeout)
+        return records.server_info(answer.server)
+
+    def healthy(self, *, timeout: float | None = None) -> bool:
+        """Whether the server answers and says that it is serving (grpc.health.v1)."""
+        call = self._channel.unary_unary(_channel.HEALTH_CHECK)
+        try:
+            answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
+        except grpc.RpcError:
+            return False
+        return answer == _channel.SERVING
+
+    # ---- calls ------------------------------------------------------------------------------------------------------
+
+    def _seconds(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
+
+    def _attempts(self, attempt: Callable[[float | None], T], timeout: float | None, *, once: bool = False) -> T:
+        """Make a call, again and again where that can help, within one timeout."""
+        attempts = _session.Attempts(self._retry, self._seconds(timeout), once=once)
+        while True:
+            try:
+                return attempt(attempts.seconds_left())
+            except ServerUnavailable as error:
+                time.sleep(attempts.pause_s(error))
+
+    def _run(self, job: Job[T], timeout: float | None) -> T:
+        return self._attempts(lambda seconds: self._run_once(job, seconds), timeout, once=job.in_place)
+
+    def _run_once(self, job: Job[T], seconds: float | None) -> T:
+        assembly = job.assembly()
+        if job.unary:
+            call = self._compute(job.request(), timeout=seconds, metadata=self._metadata)
+        else:
+            call = self._compute_stream(job.requests(assembly), timeout=seconds, metadata=self._metadata)
+        with _ended(call):
+            for raw in call:
+                if assembly.feed(raw):
+                    return job.answer(assembly)
+        raise assembly.incomplete()
+
+    @contextlib.contextmanager
+    def _call(self, encode: Callable[[], Iterator[bytes]], timeout: float | None) -> Iterator[Iterator[bytes]]:
+        """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
+        failure: list[BaseException] = []
+
+        def requests() -> Iterator[bytes]:
+            try:
+                yield from encode()
+            except BaseException as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
+                failure.append(error)
+
+        call = self._compute_stream(requests(), timeout=self._seconds(timeout), metadata=self._metadata)
+        try:
+            with _ended(call):
+                yield call
+        except ActserveError:
+            if failure:
+                raise failure[0] from None
+            raise
+        if failure:
+            raise failure[0]
+
+    def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
+        call = self._channel.unary_unary(method)
+
+        def attempt(seconds: float | None) -> Any:
+            try:
+                raw = call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+            except grpc.RpcError as error:
+                raise _channel.error_of(error) from None
+            return kind.FromString(raw)
+
+        return self._attempts(attempt, timeout)
+
+
+@contextlib.contextmanager
+def _ended(call: Any) -> Iterator[None]:
+    """Give a call up when it is left before its end, and read its failure."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _channel.error_of(error) from None
+    finally:
+        call.cancel()
+
+
+def _next_upstream(gradients: Iterator[Any]) -> Array:
+    try:
+        return _session.as_array(next(gradients), "upstream")
+    except StopIteration:
+        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+
+
+__all__ = ["Client"]

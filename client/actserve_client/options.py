@@ -1,0 +1,55 @@
+"""How a client behaves: small frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When and how often a call is made again.
+
+    >>> Retry(attempts=1)  # never
+    Retry(attempts=1, initial_s=0.05, longest_s=2.0)
+
+    All computation is pure, so a call that found the server unavailable or busy may be made again as a whole. Between
+    attempts the client waits a random time below a bound that doubles from `initial_s` up to `longest_s`, or as long as the server
+    asks for, if that is longer. A call's timeout covers all its attempts.
+    """
+
+    attempts: int = 4
+    initial_s: float = 0.05
+    longest_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.initial_s < 0 or self.longest_s < 0:
+            raise ValueError(f"{self}: attempts must be at least 1, and times not negative")
+
+    def pause_s(self, failed: int, asked_s: float | None) -> float:
+        """How long to wait after so many failed attempts, when the server asked for `asked_s`."""
+        bound: float = min(self.initial_s * 2.0 ** (failed - 1), self.longest_s)
+        return max(random.uniform(0, bound), asked_s or 0.0)  # noqa: S311  # jitter, not a secret
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """Encryption of a connection, and proof of identity.
+
+    All are paths of PEM files. Without `roots` the certificates that gRPC carries decide whom to trust; `certificate` and
+    `key` are the client's own, where the server asks for them.
+    """
+
+    roots: Path | str | None = None
+    certificate: Path | str | None = None
+    key: Path | str | None = None
+    server_name: str | None = None
+    """The name that the server's certificate must carry, when it is not the address's."""
+
+    def __post_init__(self) -> None:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("a certificate and its key go together")
+
+
+__all__ = ["Retry", "Tls"]

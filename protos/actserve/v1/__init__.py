@@ -1,0 +1,1 @@
+"""The generated code of protocol version 1. The sources are the .proto files beside it; see protos/README.md."""

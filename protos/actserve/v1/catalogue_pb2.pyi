@@ -1,0 +1,114 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ActivationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTIVATION_KIND_UNSPECIFIED: _ClassVar[ActivationKind]
+    ACTIVATION_KIND_ELEMENTWISE: _ClassVar[ActivationKind]
+    ACTIVATION_KIND_AXIS: _ClassVar[ActivationKind]
+
+class Saturation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SATURATION_UNSPECIFIED: _ClassVar[Saturation]
+    SATURATION_NONE: _ClassVar[Saturation]
+    SATURATION_LEFT: _ClassVar[Saturation]
+    SATURATION_RIGHT: _ClassVar[Saturation]
+    SATURATION_BOTH: _ClassVar[Saturation]
+ACTIVATION_KIND_UNSPECIFIED: ActivationKind
+ACTIVATION_KIND_ELEMENTWISE: ActivationKind
+ACTIVATION_KIND_AXIS: ActivationKind
+SATURATION_UNSPECIFIED: Saturation
+SATURATION_NONE: Saturation
+SATURATION_LEFT: Saturation
+SATURATION_RIGHT: Saturation
+SATURATION_BOTH: Saturation
+
+class ParameterValue(_message.Message):
+    __slots__ = ("number", "integer", "text", "flag")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FLAG_FIELD_NUMBER: _ClassVar[int]
+    number: float
+    integer: int
+    text: str
+    flag: bool
+    def __init__(self, number: _Optional[float] = ..., integer: _Optional[int] = ..., text: _Optional[str] = ..., flag: bool = ...) -> None: ...
+
+class NumberRange(_message.Message):
+    __slots__ = ("low", "high", "low_open", "high_open", "nonzero")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    LOW_OPEN_FIELD_NUMBER: _ClassVar[int]
+    HIGH_OPEN_FIELD_NUMBER: _ClassVar[int]
+    NONZERO_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+    nonzero: bool
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., low_open: bool = ..., high_open: bool = ..., nonzero: bool = ...) -> None: ...
+
+class Parameter(_message.Message):
+    __slots__ = ("name", "meaning", "default", "allowed", "range", "choices", "aliases")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEANING_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    meaning: str
+    default: ParameterValue
+    allowed: str
+    range: NumberRange
+    choices: _containers.RepeatedScalarFieldContainer[str]
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., meaning: _Optional[str] = ..., default: _Optional[_Union[ParameterValue, _Mapping]] = ..., allowed: _Optional[str] = ..., range: _Optional[_Union[NumberRange, _Mapping]] = ..., choices: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Traits(_message.Message):
+    __slots__ = ("monotonic", "zero_centred", "saturates", "smooth")
+    MONOTONIC_FIELD_NUMBER: _ClassVar[int]
+    ZERO_CENTRED_FIELD_NUMBER: _ClassVar[int]
+    SATURATES_FIELD_NUMBER: _ClassVar[int]
+    SMOOTH_FIELD_NUMBER: _ClassVar[int]
+    monotonic: bool
+    zero_centred: bool
+    saturates: Saturation
+    smooth: bool
+    def __init__(self, monotonic: bool = ..., zero_centred: bool = ..., saturates: _Optional[_Union[Saturation, str]] = ..., smooth: bool = ...) -> None: ...
+
+class Activation(_message.Message):
+    __slots__ = ("name", "kind", "summary", "formula", "derivative_formula", "range", "traits", "kinks", "advice", "reference", "parameters", "aliases")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    FORMULA_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_FORMULA_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    TRAITS_FIELD_NUMBER: _ClassVar[int]
+    KINKS_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ALIASES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: ActivationKind
+    summary: str
+    formula: str
+    derivative_formula: str
+    range: str
+    traits: Traits
+    kinks: _containers.RepeatedScalarFieldContainer[float]
+    advice: str
+    reference: str
+    parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
+    aliases: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ActivationKind, str]] = ..., summary: _Optional[str] = ..., formula: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., range: _Optional[str] = ..., traits: _Optional[_Union[Traits, _Mapping]] = ..., kinks: _Optional[_Iterable[float]] = ..., advice: _Optional[str] = ..., reference: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...

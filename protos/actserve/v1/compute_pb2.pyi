@@ -1,0 +1,218 @@
+import datetime
+
+from actserve.v1 import catalogue_pb2 as _catalogue_pb2
+from actserve.v1 import tensor_pb2 as _tensor_pb2
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    MODE_FORWARD: _ClassVar[Mode]
+    MODE_DERIVATIVE: _ClassVar[Mode]
+    MODE_REGULARIZATION: _ClassVar[Mode]
+    MODE_NEURON_STATS: _ClassVar[Mode]
+
+class Jacobian(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JACOBIAN_UNSPECIFIED: _ClassVar[Jacobian]
+    JACOBIAN_FULL: _ClassVar[Jacobian]
+    JACOBIAN_DIAGONAL: _ClassVar[Jacobian]
+
+class Regularizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REGULARIZER_UNSPECIFIED: _ClassVar[Regularizer]
+    REGULARIZER_L2: _ClassVar[Regularizer]
+
+class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    REDUCTION_UNSPECIFIED: _ClassVar[Reduction]
+    REDUCTION_SUM: _ClassVar[Reduction]
+    REDUCTION_BATCH_MEAN: _ClassVar[Reduction]
+    REDUCTION_MEAN: _ClassVar[Reduction]
+
+class GradientWrt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    GRADIENT_WRT_UNSPECIFIED: _ClassVar[GradientWrt]
+    GRADIENT_WRT_ACTIVATION: _ClassVar[GradientWrt]
+    GRADIENT_WRT_INPUT: _ClassVar[GradientWrt]
+MODE_UNSPECIFIED: Mode
+MODE_FORWARD: Mode
+MODE_DERIVATIVE: Mode
+MODE_REGULARIZATION: Mode
+MODE_NEURON_STATS: Mode
+JACOBIAN_UNSPECIFIED: Jacobian
+JACOBIAN_FULL: Jacobian
+JACOBIAN_DIAGONAL: Jacobian
+REGULARIZER_UNSPECIFIED: Regularizer
+REGULARIZER_L2: Regularizer
+REDUCTION_UNSPECIFIED: Reduction
+REDUCTION_SUM: Reduction
+REDUCTION_BATCH_MEAN: Reduction
+REDUCTION_MEAN: Reduction
+GRADIENT_WRT_UNSPECIFIED: GradientWrt
+GRADIENT_WRT_ACTIVATION: GradientWrt
+GRADIENT_WRT_INPUT: GradientWrt
+
+class DerivativeOptions(_message.Message):
+    __slots__ = ("jacobian",)
+    JACOBIAN_FIELD_NUMBER: _ClassVar[int]
+    jacobian: Jacobian
+    def __init__(self, jacobian: _Optional[_Union[Jacobian, str]] = ...) -> None: ...
+
+class RegularizationOptions(_message.Message):
+    __slots__ = ("regularizer", "strength", "reduction", "gradient", "gradient_wrt")
+    REGULARIZER_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    REDUCTION_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_FIELD_NUMBER: _ClassVar[int]
+    GRADIENT_WRT_FIELD_NUMBER: _ClassVar[int]
+    regularizer: Regularizer
+    strength: float
+    reduction: Reduction
+    gradient: bool
+    gradient_wrt: GradientWrt
+    def __init__(self, regularizer: _Optional[_Union[Regularizer, str]] = ..., strength: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., gradient: bool = ..., gradient_wrt: _Optional[_Union[GradientWrt, str]] = ...) -> None: ...
+
+class NeuronStatsOptions(_message.Message):
+    __slots__ = ("threshold", "neuron_axis")
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    NEURON_AXIS_FIELD_NUMBER: _ClassVar[int]
+    threshold: float
+    neuron_axis: int
+    def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ...) -> None: ...
+
+class JobHeader(_message.Message):
+    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "derivative", "regularization", "neuron_stats")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _catalogue_pb2.ParameterValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_catalogue_pb2.ParameterValue, _Mapping]] = ...) -> None: ...
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    AXIS_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ENDED_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
+    NEURON_STATS_FIELD_NUMBER: _ClassVar[int]
+    activation: str
+    mode: Mode
+    parameters: _containers.MessageMap[str, _catalogue_pb2.ParameterValue]
+    inputs: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    axis: int
+    chunk_bytes: int
+    open_ended: bool
+    derivative: DerivativeOptions
+    regularization: RegularizationOptions
+    neuron_stats: NeuronStatsOptions
+    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ...) -> None: ...
+
+class ComputeRequest(_message.Message):
+    __slots__ = ("header", "data")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    header: JobHeader
+    data: bytes
+    def __init__(self, header: _Optional[_Union[JobHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class InputChunk(_message.Message):
+    __slots__ = ("input", "offset_bytes")
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    input: int
+    offset_bytes: int
+    def __init__(self, input: _Optional[int] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+
+class InputEnd(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ComputeStreamRequest(_message.Message):
+    __slots__ = ("job", "header", "chunk", "end", "data")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    job: int
+    header: JobHeader
+    chunk: InputChunk
+    end: InputEnd
+    data: bytes
+    def __init__(self, job: _Optional[int] = ..., header: _Optional[_Union[JobHeader, _Mapping]] = ..., chunk: _Optional[_Union[InputChunk, _Mapping]] = ..., end: _Optional[_Union[InputEnd, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ResultHeader(_message.Message):
+    __slots__ = ("tensors", "activation")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    activation: str
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., activation: _Optional[str] = ...) -> None: ...
+
+class ResultChunk(_message.Message):
+    __slots__ = ("tensor", "offset_bytes")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    tensor: int
+    offset_bytes: int
+    def __init__(self, tensor: _Optional[int] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+
+class RegularizationResult(_message.Message):
+    __slots__ = ("penalty",)
+    PENALTY_FIELD_NUMBER: _ClassVar[int]
+    penalty: float
+    def __init__(self, penalty: _Optional[float] = ...) -> None: ...
+
+class NeuronStatsResult(_message.Message):
+    __slots__ = ("dead_fraction", "dead_count", "neuron_count", "sample_count")
+    DEAD_FRACTION_FIELD_NUMBER: _ClassVar[int]
+    DEAD_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NEURON_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    dead_fraction: float
+    dead_count: int
+    neuron_count: int
+    sample_count: int
+    def __init__(self, dead_fraction: _Optional[float] = ..., dead_count: _Optional[int] = ..., neuron_count: _Optional[int] = ..., sample_count: _Optional[int] = ...) -> None: ...
+
+class ResultSummary(_message.Message):
+    __slots__ = ("tensors", "compute_time", "regularization", "neuron_stats")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_TIME_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
+    NEURON_STATS_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
+    compute_time: _duration_pb2.Duration
+    regularization: RegularizationResult
+    neuron_stats: NeuronStatsResult
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., compute_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationResult, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsResult, _Mapping]] = ...) -> None: ...
+
+class ComputeResponse(_message.Message):
+    __slots__ = ("job", "header", "chunk", "summary", "error", "data")
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    job: int
+    header: ResultHeader
+    chunk: ResultChunk
+    summary: ResultSummary
+    error: _status_pb2.Status
+    data: bytes
+    def __init__(self, job: _Optional[int] = ..., header: _Optional[_Union[ResultHeader, _Mapping]] = ..., chunk: _Optional[_Union[ResultChunk, _Mapping]] = ..., summary: _Optional[_Union[ResultSummary, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...

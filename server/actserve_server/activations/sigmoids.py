@@ -1,0 +1,69 @@
+"""Activations shaped like an S: the logistic sigmoid and tanh. Says what they are, not how they are run."""
+
+from __future__ import annotations
+
+from actserve_server.activations.spec import Activation, Traits, kernel
+from actserve_server.engine.elementary import exp_sum, over_sum, scaled_exp, tanh
+
+__all__ = ["SIGMOID", "TANH", "sigmoid_of_sum"]
+
+
+@kernel
+def sigmoid_of_sum(hi: float, lo: float) -> float:
+    """1/(1 + exp(-(hi + lo))), where lo is what rounding took from hi."""
+    decay = exp_sum(-abs(hi), -lo if hi > 0.0 else lo)
+    return over_sum(1.0 if hi >= 0.0 else decay, 1.0, decay)
+
+
+@kernel
+def _sigmoid(x: float) -> float:
+    return sigmoid_of_sum(x, 0.0)
+
+
+# From the decaying exponential and never as y (1 - y), which is exactly 0 beyond x = 37 in float64, and 17 in float32.
+@kernel
+def _sigmoid_slope(x: float) -> float:
+    decay = exp_sum(-abs(x), 0.0)
+    whole = 1.0 + decay
+    return decay / (whole * whole)
+
+
+SIGMOID = Activation(
+    name="sigmoid",
+    summary="From 0 to 1 along an S: the logistic function.",
+    reference="Cox, The regression analysis of binary sequences, Journal of the Royal Statistical Society B 20, 1958",
+    formula="1 / (1 + exp(-x))",
+    derivative_formula="exp(-x) / (1 + exp(-x))**2",
+    forward=_sigmoid,
+    derivative=_sigmoid_slope,
+    range="(0, 1)",
+    traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
+    advice="For the output of a binary classifier and for gates; in hidden layers its gradients vanish at both ends.",
+    aliases=("logistic", "expit"),
+)
+
+
+@kernel
+def _tanh(x: float) -> float:
+    return tanh(x)
+
+
+@kernel
+def _tanh_slope(x: float) -> float:
+    magnitude = -2.0 * min(abs(x), 1000.0)
+    whole = 1.0 + exp_sum(magnitude, 0.0)
+    return scaled_exp(4.0 / (whole * whole), magnitude, 0.0)
+
+
+TANH = Activation(
+    name="tanh",
+    summary="From -1 to 1 along an S: the hyperbolic tangent.",
+    reference="LeCun, Bottou, Orr and Mueller, Efficient BackProp, in Neural Networks: Tricks of the Trade, Springer, 1998",
+    formula="tanh(x)",
+    derivative_formula="1 / cosh(x)**2",
+    forward=_tanh,
+    derivative=_tanh_slope,
+    range="(-1, 1)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    advice="For normalized inputs and recurrent cells, where outputs of both signs help; it too saturates at both ends.",
+)

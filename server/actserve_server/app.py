@@ -1,0 +1,148 @@
+"""The composition root: builds a server from its settings, and owns its start, its drain and its stop."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+from concurrent import futures
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from actserve import wire
+from actserve.v1 import service_pb2
+from actserve_server import __version__, messages
+from actserve_server.config import LARGEST_CHUNK_BYTES, Config, ConfigError
+from actserve_server.engine.plan import Limits
+from actserve_server.interceptors import CallInterceptor
+from actserve_server.kernels import compiler
+from actserve_server.service import SERVICE_NAME, Gate, Servicer
+
+log = logging.getLogger("actserve.server")
+
+_SPARE_THREADS = 16
+"""Threads beyond those that compute: they turn calls away, and answer the short ones."""
+
+_FRAME_BYTES = 64 << 10
+"""Room for the header of a request beside its data."""
+
+
+class Server:
+    """A server, listening from `start` to `stop`.
+
+    >>> server = Server(Config(address="127.0.0.1:0"))
+    >>> server.start()
+    >>> server.addresses
+    ('127.0.0.1:...',)
+    >>> server.stop()
+
+    Raises ConfigError when an address can't be listened on.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        limits = Limits(
+            chunk_bytes=config.chunk_bytes,
+            max_chunk_bytes=LARGEST_CHUNK_BYTES,
+            max_tensor_bytes=config.max_tensor_bytes,
+            max_slice_bytes=config.max_slice_bytes,
+            max_lead_bytes=config.max_lead_bytes,
+            max_dimensions=config.max_dimensions,
+        )
+        compiler.configure(config.kernel_cache())
+        self._gate = Gate(config.max_concurrency)
+        self._health_threads = futures.ThreadPoolExecutor(2, thread_name_prefix="health")
+        self._health = health.HealthServicer(
+            experimental_non_blocking=True, experimental_thread_pool=self._health_threads
+        )
+        self._server = grpc.server(
+            futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
+            interceptors=(CallInterceptor(),),
+            options=_channel_options(config),
+        )
+        servicer = Servicer(limits, self._gate, compiler.load, _server_info(config))
+        self._server.add_generic_rpc_handlers((servicer.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.addresses = tuple(self._listen(address) for address in config.addresses)
+
+    def _listen(self, address: str) -> str:
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError:
+            port = 0
+        if not port:
+            raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
+        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+
+    def start(self) -> None:
+        """Begin to serve."""
+        _tune_allocator()
+        self._server.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", extra={"addresses": self.addresses, "version": __version__})
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
+        grace_s = self._config.grace_s if grace_s is None else grace_s
+        log.info("draining", extra={"grace_s": grace_s})
+        self._gate.draining = True
+        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server.stop(grace_s).wait()
+        self._health_threads.shutdown()
+        compiler.close()
+        for address in self.addresses:
+            if address.startswith("unix:"):
+                # gRPC leaves the socket's file behind.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(address.removeprefix("unix:"))
+        log.info("stopped")
+
+    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", SERVICE_NAME):
+            self._health.set(name, status)
+
+
+def _channel_options(config: Config) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", config.max_request_bytes + _FRAME_BYTES),
+        ("grpc.max_send_message_length", -1),
+        # Two servers on one port would share its calls by chance; the second is to fail at its start instead.
+        ("grpc.so_reuseport", 0),
+        # Fewer, larger HTTP/2 frames for the chunks.
+        ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
+    ]
+
+
+def _server_info(config: Config) -> service_pb2.ServerInfo:
+    return service_pb2.ServerInfo(
+        version=__version__,
+        data_types=wire.COMPUTABLE,
+        modes=messages.MODES,
+        max_request_bytes=config.max_request_bytes,
+        max_chunk_bytes=LARGEST_CHUNK_BYTES,
+        max_tensor_bytes=config.max_tensor_bytes,
+        max_slice_bytes=config.max_slice_bytes,
+        max_lead_bytes=config.max_lead_bytes,
+        max_dimensions=config.max_dimensions,
+        max_concurrency=config.max_concurrency,
+    )
+
+
+def _tune_allocator() -> None:
+    """Keep freed chunks for the next ones, where the C library is glibc.
+
+    By default glibc gives a block of a chunk's size back to the system when it is freed, so that every chunk faults in
+    fresh pages: benchmarks/README.md has the difference. The process is the server's own, so nobody else is affected.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    trim_threshold, mmap_threshold = -1, -3
+    mallopt(mmap_threshold, 32 << 20)
+    mallopt(trim_threshold, 64 << 20)

@@ -1,0 +1,231 @@
+"""Elementary functions for float64 results: within about one unit in the last place over the whole domain.
+
+Scalar and free of branches, so that the loop which a kernel is compiled into is vectorized as a whole; no instruction is
+needed that AVX2 lacks (a number is rounded, and its integer read, by adding 1.5 * 2^52). Overflow goes to infinity and
+underflow is gradual. What a NaN gives is unspecified: whoever builds the loop puts NaN in, NaN out around it.
+
+The constants are printed by `tools/fit_elementary.py` under the names they have here.
+"""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.spec import kernel
+from actserve_server.engine.elementary_bits import bits_of, copysign, float_of, fma, polynomial
+
+ROUNDER = 1.5 * 2.0**52
+"""Added to a number below 2^51, it leaves the nearest integer in the low bits; subtracted again, as a float64."""
+EXPONENT_ROUNDER = ROUNDER + 1023.0
+"""The same, with the bias of a float64's exponent."""
+MANTISSA_BITS = 52
+
+LN2_HI = 0.6931471803691238
+LN2_LO = 1.9082149292705877e-10
+LOG2_E_HI = 1.4426950408889634
+INVERSE_SQRT_2PI = 0.3989422804014327
+
+SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
+MANTISSA_MASK = (1 << MANTISSA_BITS) - 1
+BIASED_ZERO = 1023 << MANTISSA_BITS
+INTEGER_BITS = 0x4330000000000000
+"""The bits of 2^52: with a small integer in the low bits, they are those of 2^52 + that integer."""
+INTEGER_ORIGIN = 2.0**52 + 1023.0
+
+# q in exp(r) = 1 + r + r^2 q(r), on [-0.34657, 0.34657]: error 2^-60.27
+WIDE_EXP = (
+    0.5,
+    0.16666666666666682,
+    0.041666666666666095,
+    0.008333333333317046,
+    0.001388888888911549,
+    0.00019841269896352722,
+    2.4801586926781873e-05,
+    2.755723489383747e-06,
+    2.7557581802646767e-07,
+    2.5112025447325152e-08,
+    2.082662022581899e-09,
+)
+
+# p in log(1 + f) = 2s + s z p(z), z = s^2, on [0.0, 0.029437]: error 2^-58.94
+WIDE_LOG = (
+    0.6666666666666734,
+    0.3999999999941469,
+    0.2857142874238511,
+    0.22222198573351978,
+    0.18183564320816914,
+    0.15314050623490924,
+    0.14795949478481457,
+)
+
+# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 40, on [-1.0, 0.81818]: error 2^-54.18
+WIDE_TAIL = (
+    0.7552851304157515,
+    -0.6078966419718921,
+    0.38713740074221487,
+    -0.18652185795965878,
+    0.06039657489091716,
+    -0.007540188966677693,
+    -0.0034796923669645633,
+    0.0016308184568931733,
+    0.00013334430751226045,
+    -0.00023109492999731922,
+    -1.9082256286337577e-06,
+    3.514466459518103e-05,
+    7.16527913190121e-07,
+    -5.920125714952562e-06,
+    -6.293193251453733e-07,
+    1.0215173942093663e-06,
+    2.7113965038176975e-07,
+    -1.550340440718763e-07,
+    -8.467645530951846e-08,
+    1.3478089521952224e-08,
+    1.9161911647866816e-08,
+    1.7321890212659612e-09,
+    -2.397980839306042e-09,
+    -6.616596648280999e-10,
+)
+
+# silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-55.04
+WIDE_SILU_SLOPE = (
+    0.2178117057198001,
+    0.1466487969969469,
+    0.018874814223782378,
+    -0.015222655223188133,
+    -0.006606589138373427,
+    0.00012662741009247444,
+    0.0007985218834470968,
+    0.00018570724312746368,
+    -4.090541590514408e-05,
+    -2.9733535447684297e-05,
+    -2.940904573976518e-06,
+    2.3461009774060866e-06,
+    8.398286589532458e-07,
+    -3.321049431593949e-08,
+)
+
+# gelu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-53.72
+WIDE_GELU_SLOPE = (
+    0.4314939923140469,
+    0.388284982990552,
+    -0.018199676398671486,
+    -0.11400823329722036,
+    -0.01477152214814196,
+    0.019421679838015814,
+    0.004539228369279993,
+    -0.0022395380585676704,
+    -0.0007448263878761432,
+    0.00018633949242985933,
+    8.614888010231529e-05,
+    -1.1211119679120392e-05,
+    -7.624757870565666e-06,
+    4.165902729901162e-07,
+)
+
+
+@kernel
+def power_of_two(n: float) -> float:
+    """2^n for a whole number n from -1022 to 1023."""
+    return float_of(bits_of(n + EXPONENT_ROUNDER) << MANTISSA_BITS)
+
+
+@kernel
+def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
+    """n and s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42."""
+    n = fma(hi, LOG2_E_HI, ROUNDER) - ROUNDER
+    exact = fma(-n, LN2_HI, hi)
+    rest = fma(-n, LN2_LO, lo)
+    r = exact + rest
+    lost = (exact - r) + rest
+    return n, r + fma(r * r, polynomial(r, WIDE_EXP), lost)
+
+
+@kernel
+def wide_scaled_exp(y: float, hi: float, lo: float) -> float:
+    """y exp(hi + lo), where |lo| is at most an ulp of hi; for hi <= 0 right also where exp alone would be subnormal or 0.
+
+    The power of two is applied in thirds, the last of which is the first that can be inexact.
+    """
+    clamped = min(max(hi, -1500.0), 710.0)
+    n, s = _exp_parts(clamped, lo if clamped == hi else 0.0)
+    third = fma(n, 1.0 / 3.0, ROUNDER) - ROUNDER
+    scale = power_of_two(third)
+    scaled = y * scale
+    return fma(scaled, s, scaled) * scale * power_of_two(n - third - third)
+
+
+@kernel
+def wide_exp_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo), where |lo| is at most an ulp of hi."""
+    return wide_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def wide_exp(x: float) -> float:
+    return wide_scaled_exp(1.0, x, 0.0)
+
+
+@kernel
+def wide_expm1(x: float) -> float:
+    n, s = _exp_parts(min(max(x, -40.0), 710.0), 0.0)
+    half_power = power_of_two(n - 1.0)
+    value = s if n == 0.0 else 2.0 * fma(half_power, s, half_power - 0.5)
+    return copysign(value, x)
+
+
+@kernel
+def wide_log1p(x: float) -> float:
+    """log(1 + x) for x > -1: the rounding error of 1 + x is carried along."""
+    u = 1.0 + x
+    lost = x - (u - 1.0) if x < 1.0 else 1.0 - (u - x)
+    shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
+    n = float_of((shifted >> MANTISSA_BITS) | INTEGER_BITS) - INTEGER_ORIGIN
+    f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
+    lost = lost * power_of_two(-n) if n < 60.0 else 0.0
+    whole = f + lost
+    s = whole / (2.0 + whole)
+    z = s * s
+    half_square = 0.5 * whole * whole
+    correction = fma(s, fma(z, polynomial(z, WIDE_LOG), half_square), fma(n, LN2_LO, lost))
+    return x if x == math.inf else copysign(fma(n, LN2_HI, f - (half_square - correction)), x)
+
+
+@kernel
+def wide_over_sum(numerator: float, a: float, b: float) -> float:
+    """numerator/(a + b) for finite numbers as if the sum were not rounded: its error (Knuth's two-sum) is made good."""
+    whole = a + b
+    part = whole - a
+    lost = (a - (whole - part)) + (b - part)
+    inverse = 1.0 / whole
+    value = numerator * inverse
+    return fma(fma(-value, lost, fma(-value, whole, numerator)), inverse, value)
+
+
+@kernel
+def wide_tanh(x: float) -> float:
+    growth = wide_expm1(2.0 * min(abs(x), 20.0))
+    return copysign(wide_over_sum(growth, 2.0, growth), x)
+
+
+@kernel
+def wide_scaled_normal_tail(a: float) -> float:
+    """exp(a^2/2) Phi(-a) for 0 <= a <= 40, Phi being the distribution function of the standard normal."""
+    whole = a + 4.0
+    lost = a - (whole - 4.0)
+    inverse = 1.0 / whole
+    value = inverse * polynomial(fma(-8.0, inverse, 1.0), WIDE_TAIL)
+    # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
+    missing = fma(-inverse, whole, 1.0) - inverse * lost
+    return fma(fma(-a, value, INVERSE_SQRT_2PI), missing * whole, value)
+
+
+@kernel
+def wide_silu_slope_quotient(d: float) -> float:
+    """silu'(r + d)/d near the zero r of silu', |d| <= 1/4."""
+    return polynomial(d, WIDE_SILU_SLOPE)
+
+
+@kernel
+def wide_gelu_slope_quotient(d: float) -> float:
+    """gelu'(r + d)/d near the zero r of gelu', |d| <= 1/4."""
+    return polynomial(d, WIDE_GELU_SLOPE)

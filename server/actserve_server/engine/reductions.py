@@ -1,0 +1,326 @@
+"""Loops that boil a tensor down to a mergeable state: an exact sum of squares, and counts for each neuron.
+
+States are integers, and merging is integer addition: a result depends neither on how the input was split nor on the
+order of the pieces. The loops are plain functions, compiled by `compiler.load_reduction`; what is derived from a state,
+and its form on the wire, are not known here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from actserve_server.activations.spec import kernel
+from actserve_server.engine.elementary_bits import bits_of, float_of, fma
+
+__all__ = [
+    "COUNT_ROWS",
+    "REDUCTIONS",
+    "Reduction",
+    "SQUARE_UNIT_EXPONENT",
+    "add_squares",
+    "count_neurons",
+    "new_counts",
+    "new_square_sum",
+    "square_sum",
+]
+
+# The tally of squares, int64: _LIMBS limbs that each hold a digit of 32 bits and the carries not yet passed on, limb k
+# in units of 2**(32 * k - _OFFSET); then how many elements were seen, how many were NaN, how many infinite.
+# The smallest square of a float64 is 2**-2148 and the largest less than 2**2048; two limbs more hold 2**64 of those.
+_OFFSET = 2176
+_LIMBS = 134
+_COUNT, _NAN, _INFINITE = _LIMBS, _LIMBS + 1, _LIMBS + 2
+
+SQUARE_UNIT_EXPONENT = -2148
+"""`square_sum` counts in units of 2 to this power: the square of the smallest float64."""
+
+_DIGIT = 0xFFFFFFFF
+_BLOCK = 4096
+# A block deposits at most 9 digits into one limb for each of its elements: 2**30 digits fit beside each other in int64.
+_BLOCKS_BETWEEN_CARRIES = 16384
+
+_FRACTION = (1 << 52) - 1
+_MAGNITUDE = (1 << 63) - 1
+_EXPONENT_MASK = 0x7FF
+
+# The quick way splits numbers below 2**k into integer multiples of 2**(k - 50), of 2**(k - 101) and so on: adding
+# 1.5 * 2**(b + 52) rounds a number below 2**(b + 50) to a multiple of 2**b and leaves that multiple in the low bits of
+# the result. A block of 4096 such integers sums without overflow, in any order, and nothing is lost: what
+# remains after the last level is looked at, and if it is not zero the block goes the slow way.
+_LEVEL_BITS = 51
+_MAGIC = 1.5
+
+# Within these bounds no intermediate result of the quick way overflows or loses digits to underflow.
+_LEAST, _MOST = 1e-120, 1e150
+
+
+@kernel
+def _power_of_two(exponent):  # type: ignore[no-untyped-def]
+    return float_of((exponent + 1023) << 52)
+
+
+@kernel
+def _deposit(tally, number, position):  # type: ignore[no-untyped-def]
+    """Add number * 2**(position - _OFFSET); the number lies within (-2**63, 2**63)."""
+    limb = position >> 5
+    shift = position & 31
+    low = (number & _DIGIT) << shift
+    high = ((number >> 32) << shift) + (low >> 32)
+    tally[limb] += low & _DIGIT
+    tally[limb + 1] += high & _DIGIT
+    tally[limb + 2] += high >> 32
+
+
+@kernel
+def _carry(tally):  # type: ignore[no-untyped-def]
+    """Bring every limb but the last to a digit in [0, 2**32), which makes equal sums equal arrays."""
+    for limb in range(_LIMBS - 1):
+        tally[limb + 1] += tally[limb] >> 32
+        tally[limb] &= _DIGIT
+
+
+@kernel
+def _magnitude_bits(x):  # type: ignore[no-untyped-def]
+    return bits_of(np.float64(x)) & _MAGNITUDE
+
+
+@kernel
+def _add_each(tally, block):  # type: ignore[no-untyped-def]
+    """The slow way: the square of the significand, an integer of 106 bits, in three products of its halves."""
+    for p in range(block.size):
+        bits = _magnitude_bits(block[p])
+        exponent = bits >> 52
+        significand = bits & _FRACTION
+        if exponent == _EXPONENT_MASK:
+            tally[_NAN if significand else _INFINITE] += 1
+            continue
+        if exponent > 0:
+            significand |= _FRACTION + 1
+        else:
+            exponent = 1
+        high = significand >> 27
+        low = significand & 0x7FFFFFF
+        position = 2 * (exponent - 1075) + _OFFSET
+        _deposit(tally, low * low, position)
+        _deposit(tally, high * low, position + 28)
+        _deposit(tally, high * high, position + 54)
+
+
+@kernel
+def _add_together(tally, block, largest, smallest):  # type: ignore[no-untyped-def]
+    """The quick way, for magnitudes that are 0 or in [smallest, largest]; False if it would not have been exact."""
+    if float_of(largest) > _MOST or float_of(smallest) < _LEAST:
+        return False
+    first = 2 * ((largest >> 52) - 1022) - _LEVEL_BITS + 1
+    second = first - _LEVEL_BITS
+    third = second - _LEVEL_BITS
+    magic_1 = _MAGIC * _power_of_two(first + 52)
+    magic_2 = _MAGIC * _power_of_two(second + 52)
+    magic_3 = _MAGIC * _power_of_two(third + 52)
+    bits_1 = bits_of(magic_1)
+    bits_2 = bits_of(magic_2)
+    bits_3 = bits_of(magic_3)
+    sum_1 = 0
+    sum_2 = 0
+    sum_3 = 0
+    errors_2 = 0
+    errors_3 = 0
+    rest = 0
+    for p in range(block.size):
+        x = np.float64(block[p])
+        square = x * x
+        error = fma(x, x, -square)
+        square_1 = square + magic_1
+        square -= square_1 - magic_1
+        square_2 = square + magic_2
+        square -= square_2 - magic_2
+        square_3 = square + magic_3
+        square -= square_3 - magic_3
+        error_2 = error + magic_2
+        error -= error_2 - magic_2
+        error_3 = error + magic_3
+        error -= error_3 - magic_3
+        sum_1 += bits_of(square_1) - bits_1
+        sum_2 += bits_of(square_2) - bits_2
+        sum_3 += bits_of(square_3) - bits_3
+        errors_2 += bits_of(error_2) - bits_2
+        errors_3 += bits_of(error_3) - bits_3
+        rest |= bits_of(square) | bits_of(error)
+    if rest & _MAGNITUDE:
+        return False
+    _deposit(tally, sum_1, first + _OFFSET)
+    _deposit(tally, sum_2 + errors_2, second + _OFFSET)
+    _deposit(tally, sum_3 + errors_3, third + _OFFSET)
+    return True
+
+
+@kernel
+def add_squares(x, tally):  # type: ignore[no-untyped-def]
+    """Add the square of every element of x, exactly, to a tally made by `new_square_sum`; leaves no carry."""
+    tally[_COUNT] += x.size
+    blocks = 0
+    for begin in range(0, x.size, _BLOCK):
+        block = x[begin : begin + _BLOCK]
+        largest = 0
+        smallest = _MAGNITUDE
+        for p in range(block.size):
+            bits = _magnitude_bits(block[p])
+            largest = max(largest, bits)
+            smallest = min(smallest, bits if bits != 0 else _MAGNITUDE)
+        if largest == 0:
+            continue
+        if not _add_together(tally, block, largest, smallest):
+            _add_each(tally, block)
+        blocks += 1
+        if blocks % _BLOCKS_BETWEEN_CARRIES == 0:
+            _carry(tally)
+    _carry(tally)
+
+
+def new_square_sum() -> npt.NDArray[np.int64]:
+    """A tally of nothing, for `add_squares`."""
+    return np.zeros(_LIMBS + 3, np.int64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SquareTally:
+    """What a tally holds, as Python integers."""
+
+    count: int
+    nan: int
+    infinite: int
+    total: int
+    """The sum over the finite elements, in units of 2**SQUARE_UNIT_EXPONENT."""
+
+
+def square_sum(tally: npt.NDArray[np.int64]) -> SquareTally:
+    """Read a tally.
+
+    >>> tally = new_square_sum()
+    >>> load_reduction("add_squares", np.float64)(np.array([3.0, 4.0]), tally)
+    >>> square_sum(tally).total == 25 << -SQUARE_UNIT_EXPONENT
+    True
+    """
+    total = int.from_bytes(tally[:_LIMBS].astype("<u4").tobytes(), "little") >> (_OFFSET + SQUARE_UNIT_EXPONENT)
+    return SquareTally(int(tally[_COUNT]), int(tally[_NAN]), int(tally[_INFINITE]), total)
+
+
+COUNT_ROWS = ("samples", "inactive", "zero", "nan")
+"""What the rows of the counts hold: elements seen, a <= 0, a == 0, and a not a number."""
+
+# Three counts of a column travel in one int32 while few rows were added, so that the loop over a row keeps to one
+# stream of memory besides the input: inactive in bits 0-9, zero in 10-19, nan in 20-29.
+_ROWS_BETWEEN_FLUSHES = 1023
+_FIELD = 1023
+
+
+@kernel
+def _pack(a):  # type: ignore[no-untyped-def]
+    return np.int32(a <= 0) + (np.int32(a == 0) << 10) + (np.int32(a != a) << 20)
+
+
+@kernel
+def _flush(packed, counts):  # type: ignore[no-untyped-def]
+    for j in range(packed.size):
+        counts[1, j] += packed[j] & _FIELD
+        counts[2, j] += (packed[j] >> 10) & _FIELD
+        counts[3, j] += packed[j] >> 20
+        packed[j] = 0
+
+
+@kernel
+def _count_run(a, begin, end, neuron, counts):  # type: ignore[no-untyped-def]
+    """Count elements that all belong to one neuron."""
+    inactive = 0
+    zero = 0
+    nan = 0
+    for p in range(begin, end):
+        v = a[p]
+        inactive += v <= 0
+        zero += v == 0
+        nan += v != v
+    counts[0, neuron] += end - begin
+    counts[1, neuron] += inactive
+    counts[2, neuron] += zero
+    counts[3, neuron] += nan
+
+
+@kernel
+def _count_columns(a, begin, end, neuron, counts):  # type: ignore[no-untyped-def]
+    """Count elements that belong each to the next neuron."""
+    for p in range(begin, end):
+        j = neuron + p - begin
+        v = a[p]
+        counts[0, j] += 1
+        counts[1, j] += np.int64(v <= 0)
+        counts[2, j] += np.int64(v == 0)
+        counts[3, j] += np.int64(v != v)
+
+
+@kernel
+def count_neurons(a, start, n, inner, counts):  # type: ignore[no-untyped-def]
+    """Count a piece of the activations, beginning at element `start` of an array of shape (outer, n, inner).
+
+    counts is int64[len(COUNT_ROWS), n], to which is added; element p of the whole belongs to neuron (p // inner) % n.
+    """
+    if start < 0 or n < 1 or inner < 1 or counts.shape[1] != n:
+        raise ValueError("start must not be negative, n and inner must be positive, and counts must have n columns")
+    done = 0
+    if inner > 1:
+        while done < a.size:
+            place = start + done
+            run = min(inner - place % inner, a.size - done)
+            _count_run(a, done, done + run, place // inner % n, counts)
+            done += run
+        return
+    first = start % n
+    if first:
+        done = min(n - first, a.size)
+        _count_columns(a, 0, done, first, counts)
+    rows = (a.size - done) // n
+    if rows > 4:
+        packed = np.zeros(n, np.int32)
+        for row in range(rows):
+            for j in range(n):
+                packed[j] += _pack(a[done + j])
+            done += n
+            if (row + 1) % _ROWS_BETWEEN_FLUSHES == 0:
+                _flush(packed, counts)
+        _flush(packed, counts)
+        for j in range(n):
+            counts[0, j] += rows
+    while done < a.size:
+        end = min(done + n, a.size)
+        _count_columns(a, done, end, 0, counts)
+        done = end
+
+
+def new_counts(neurons: int) -> npt.NDArray[np.int64]:
+    """Counts of nothing, for `count_neurons`.
+
+    >>> counts = new_counts(2)
+    >>> load_reduction("count_neurons", np.float32)(np.array([0, 1, -1, 2], np.float32), 0, 2, 1, counts)
+    >>> counts[COUNT_ROWS.index("inactive")]
+    array([2, 0])
+    """
+    return np.zeros((len(COUNT_ROWS), neurons), np.int64)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reduction:
+    """A loop to compile, and the arguments it takes in the words of `build.ARGUMENTS`."""
+
+    function: Any
+    arguments: tuple[str, ...]
+
+
+REDUCTIONS: dict[str, Reduction] = {
+    "add_squares": Reduction(add_squares, ("input", "tally")),
+    "count_neurons": Reduction(count_neurons, ("input", "index", "index", "index", "counts")),
+}
+"""What `compiler.load_reduction` offers."""

@@ -1,0 +1,62 @@
+"""Runs a plan: chunks of input in, pieces of results out, in constant memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from actserve_server.engine.inlets import Chunk, blocks
+from actserve_server.engine.plan import Plan
+from actserve_server.modes.base import Load, Piece, Scalars, Tensor
+
+
+class Run:
+    """One execution of a plan. `pieces` is to be exhausted once; the other properties are complete after that."""
+
+    def __init__(self, plan: Plan, load: Load) -> None:
+        self._plan = plan
+        self._load = load
+        self._elements = 0
+        self.compute_time_s = 0.0
+        """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
+        self.scalars: Scalars = None
+
+    def pieces(self, chunks: Iterable[Chunk]) -> Iterator[Piece]:
+        """The result, piece by piece; each is good only until the next is asked for.
+
+        Stops within one piece when closed. Raises what `blocks` raises, and whatever `chunks` raises.
+        """
+        plan = self._plan
+        stage = plan.mode.start(plan.subject, self._load, upstream=plan.inputs == 2)
+        for first, inputs in blocks(plan, chunks):
+            yield from self._timed(stage.block(first, *inputs))
+            self._elements = first + inputs[0].size
+        yield from self._timed(stage.finish(self.rows))
+        self.scalars = stage.scalars()
+
+    @property
+    def rows(self) -> int | None:
+        """The first dimension of x: as planned, or as long as it has turned out to be; None for a scalar."""
+        plan = self._plan
+        if plan.open_ended:
+            return self._elements // plan.row_elements if plan.row_elements else 0
+        return plan.subject.shape[0] if plan.subject.shape else None
+
+    @property
+    def results(self) -> tuple[Tensor, ...]:
+        """The results with their final shapes."""
+        if not self._plan.open_ended:
+            return self._plan.results
+        return tuple(
+            Tensor(t.name, t.dtype, (self.rows or 0, *t.shape[1:])) if t.shape[:1] == (-1,) else t
+            for t in self._plan.results
+        )
+
+    def _timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        while True:
+            begin = time.perf_counter()
+            piece = next(pieces, None)
+            self.compute_time_s += time.perf_counter() - begin
+            if piece is None:
+                return
+            yield piece

@@ -1,0 +1,42 @@
+"""The processor that kernels are compiled for: a published baseline, not whatever the host happens to be.
+
+Code for the baseline runs on every processor that has it, so a cache filled where an image is built is good wherever
+the image runs, and the same instructions give the same bits on all of them. This module knows nothing of kernels.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+
+import llvmlite.binding as llvm
+from numba.core import config
+from numba.core.registry import cpu_target
+
+__all__ = ["pin"]
+
+# LLVM's name of the baseline, and the features that the host must report before it is trusted to run the code:
+# the x86-64 psABI's level 3 (https://gitlab.com/x86-psABIs/x86-64-ABI), and ARMv8-A, whose base has fused multiply-add.
+_X86 = ("x86-64-v3", ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"))
+_ARM = ("generic", ("neon",))
+_BASELINES = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
+
+
+@functools.cache
+def pin() -> str:
+    """Set Numba's target for this process and return its name; a host below the baseline is its own target.
+
+    >>> pin()  # doctest: +SKIP
+    'x86-64-v3'
+
+    Raises RuntimeError when Numba has compiled already, for what it compiles from then on would carry the wrong name.
+    """
+    if "_toplevel_target_context" in vars(cpu_target):
+        raise RuntimeError("the engine must be imported before anything else in this process compiles with Numba")
+    features = llvm.get_host_cpu_features()
+    name, required = _BASELINES.get(platform.machine().lower(), ("", ()))
+    if name and all(features.get(feature, False) for feature in required):
+        config.CPU_NAME, config.CPU_FEATURES = name, ""
+    else:
+        config.CPU_NAME, config.CPU_FEATURES = llvm.get_host_cpu_name(), features.flatten()
+    return f"{config.CPU_NAME} {config.CPU_FEATURES}".strip()

@@ -1,0 +1,224 @@
+"""Between the wire's messages and the engine's terms, in both directions. No decisions about mathematics or calls here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from actserve import wire
+from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
+from actserve_server.activations.spec import Activation, Parameter, Record
+from actserve_server.engine.plan import Job
+from actserve_server.errors import InvalidOption, InvalidParameter, UnsupportedDataType
+from actserve_server.modes.base import Mode, NeuronSummary, Penalty, Piece, Scalars, Tensor
+from actserve_server.modes.maps import Derivative, Forward, JacobianPart
+from actserve_server.modes.neuron_stats import NeuronStats
+from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization
+
+_JACOBIANS = {
+    compute_pb2.JACOBIAN_UNSPECIFIED: JacobianPart.NONE,
+    compute_pb2.JACOBIAN_FULL: JacobianPart.FULL,
+    compute_pb2.JACOBIAN_DIAGONAL: JacobianPart.DIAGONAL,
+}
+_REDUCTIONS = {
+    compute_pb2.REDUCTION_UNSPECIFIED: Reduction.SUM,
+    compute_pb2.REDUCTION_SUM: Reduction.SUM,
+    compute_pb2.REDUCTION_BATCH_MEAN: Reduction.BATCH_MEAN,
+    compute_pb2.REDUCTION_MEAN: Reduction.MEAN,
+}
+_GRADIENTS_WRT = {
+    compute_pb2.GRADIENT_WRT_UNSPECIFIED: GradientWrt.ACTIVATION,
+    compute_pb2.GRADIENT_WRT_ACTIVATION: GradientWrt.ACTIVATION,
+    compute_pb2.GRADIENT_WRT_INPUT: GradientWrt.INPUT,
+}
+_SATURATIONS = {
+    "no": catalogue_pb2.SATURATION_NONE,
+    "left": catalogue_pb2.SATURATION_LEFT,
+    "right": catalogue_pb2.SATURATION_RIGHT,
+    "both": catalogue_pb2.SATURATION_BOTH,
+}
+
+V = TypeVar("V")
+
+MODES = (
+    compute_pb2.MODE_FORWARD,
+    compute_pb2.MODE_DERIVATIVE,
+    compute_pb2.MODE_REGULARIZATION,
+    compute_pb2.MODE_NEURON_STATS,
+)
+
+
+def job(header: compute_pb2.JobHeader) -> Job:
+    """A job as asked for. Raises errors.InvalidRequest for what has no meaning; the plan checks the rest."""
+    return Job(
+        activation=header.activation,
+        mode=_mode(header),
+        parameters={name: _parameter_value(name, value) for name, value in header.parameters.items()},
+        inputs=tuple(_tensor(index, spec) for index, spec in enumerate(header.inputs)),
+        axis=header.axis if header.HasField("axis") else None,
+        chunk_bytes=header.chunk_bytes,
+        open_ended=header.open_ended,
+    )
+
+
+def _mode(header: compute_pb2.JobHeader) -> Mode:
+    options = header.WhichOneof("options")
+    wanted = {
+        compute_pb2.MODE_FORWARD: None,
+        compute_pb2.MODE_DERIVATIVE: "derivative",
+        compute_pb2.MODE_REGULARIZATION: "regularization",
+        compute_pb2.MODE_NEURON_STATS: "neuron_stats",
+    }
+    if header.mode not in wanted:
+        allowed = ", ".join(compute_pb2.Mode.Name(mode) for mode in MODES)
+        raise InvalidOption(
+            f"mode is {header.mode}, and must be one of {allowed}", field="header.mode", value=header.mode, allowed=allowed
+        )
+    if options is not None and options != wanted[header.mode]:
+        raise InvalidOption(
+            f"options for {options} do not go with {compute_pb2.Mode.Name(header.mode)}", field=f"header.{options}"
+        )
+    match header.mode:
+        case compute_pb2.MODE_FORWARD:
+            return Forward()
+        case compute_pb2.MODE_DERIVATIVE:
+            return Derivative(_known(_JACOBIANS, header.derivative.jacobian, "header.derivative.jacobian"))
+        case compute_pb2.MODE_NEURON_STATS:
+            stats = header.neuron_stats
+            return NeuronStats(
+                threshold=stats.threshold if stats.HasField("threshold") else 0.1,
+                neuron_axis=stats.neuron_axis if stats.HasField("neuron_axis") else -1,
+            )
+        case _:
+            return _regularization(header.regularization)
+
+
+def _regularization(options: compute_pb2.RegularizationOptions) -> Regularization:
+    if options.regularizer != compute_pb2.REGULARIZER_L2:
+        raise InvalidOption(
+            f"regularizer is {options.regularizer}, and must be REGULARIZER_L2",
+            field="header.regularization.regularizer",
+            value=options.regularizer,
+            allowed="REGULARIZER_L2",
+        )
+    return Regularization(
+        strength=options.strength if options.HasField("strength") else 0.01,
+        reduction=_known(_REDUCTIONS, options.reduction, "header.regularization.reduction"),
+        gradient=options.gradient,
+        gradient_wrt=_known(_GRADIENTS_WRT, options.gradient_wrt, "header.regularization.gradient_wrt"),
+    )
+
+
+def _known(table: Mapping[Any, V], value: int, field: str) -> V:
+    """What an enum's value means; a value from a newer protocol means nothing here."""
+    if value not in table:
+        raise InvalidOption(
+            f"{field} is {value}, which this server does not know", field=field, value=value, allowed=f"0 to {max(table)}"
+        )
+    return table[value]
+
+
+def _tensor(index: int, spec: tensor_pb2.TensorSpec) -> Tensor:
+    if spec.data_type not in wire.COMPUTABLE:
+        allowed = ", ".join(wire.data_type_name(number) for number in wire.COMPUTABLE)
+        name = wire.data_type_name(spec.data_type)
+        raise UnsupportedDataType(
+            f"elements of type {name} can't be computed with; convert them to one of {allowed}",
+            field=f"header.inputs[{index}].data_type",
+            value=name,
+            allowed=allowed,
+        )
+    return Tensor("x" if index == 0 else "upstream", wire.dtype_of(spec.data_type), tuple(spec.shape))
+
+
+def _parameter_value(name: str, value: catalogue_pb2.ParameterValue) -> float | str | bool:
+    match value.WhichOneof("value"):
+        case "number":
+            return value.number
+        case "integer":
+            return float(value.integer)
+        case "text":
+            return value.text
+        case "flag":
+            return value.flag
+    raise InvalidParameter(f"the parameter {name!r} has no value", field=f"header.parameters[{name!r}]")
+
+
+def tensor_specs(tensors: Sequence[Tensor]) -> list[tensor_pb2.TensorSpec]:
+    """Descriptions of tensors."""
+    return [
+        tensor_pb2.TensorSpec(name=tensor.name, data_type=wire.data_type_of(tensor.dtype), shape=tensor.shape)
+        for tensor in tensors
+    ]
+
+
+def result_header(number: int, activation: str, tensors: Sequence[Tensor]) -> bytes:
+    """The first message of a result."""
+    header = compute_pb2.ResultHeader(tensors=tensor_specs(tensors), activation=activation)
+    return compute_pb2.ComputeResponse(job=number, header=header).SerializeToString()
+
+
+def result_chunk(number: int, piece: Piece) -> bytes:
+    """A message that carries a piece of a result; the piece may be reused afterwards."""
+    chunk = compute_pb2.ResultChunk(tensor=piece.tensor, offset_bytes=piece.first * piece.array.itemsize)
+    message = compute_pb2.ComputeResponse(job=number, chunk=chunk)
+    return wire.frame(message, piece.array.view(np.uint8).data)
+
+
+def result_summary(number: int, tensors: Sequence[Tensor], compute_time_s: float, scalars: Scalars) -> bytes:
+    """The last message of a result."""
+    summary = compute_pb2.ResultSummary(tensors=tensor_specs(tensors))
+    summary.compute_time.FromNanoseconds(round(compute_time_s * 1e9))
+    match scalars:
+        case Penalty(value):
+            summary.regularization.penalty = value
+        case NeuronSummary():
+            summary.neuron_stats.dead_fraction = scalars.dead_fraction
+            summary.neuron_stats.dead_count = scalars.dead_count
+            summary.neuron_stats.neuron_count = scalars.neuron_count
+            summary.neuron_stats.sample_count = scalars.sample_count
+    return compute_pb2.ComputeResponse(job=number, summary=summary).SerializeToString()
+
+
+def activation(record: Record) -> catalogue_pb2.Activation:
+    """A record as the catalogue shows it."""
+    elementwise = isinstance(record, Activation)
+    return catalogue_pb2.Activation(
+        name=record.name,
+        kind=catalogue_pb2.ACTIVATION_KIND_ELEMENTWISE if elementwise else catalogue_pb2.ACTIVATION_KIND_AXIS,
+        summary=record.summary,
+        formula=record.formula,
+        derivative_formula=record.derivative_formula,
+        range=record.range,
+        traits=catalogue_pb2.Traits(
+            monotonic=record.traits.monotonic,
+            zero_centred=record.traits.zero_centred,
+            saturates=_SATURATIONS[record.traits.saturates],
+            smooth=record.traits.smooth,
+        ),
+        kinks=record.kinks if isinstance(record, Activation) else (),
+        advice=record.advice,
+        reference=record.reference,
+        parameters=[_parameter(parameter) for parameter in record.parameters],
+        aliases=record.aliases,
+    )
+
+
+def _parameter(parameter: Parameter) -> catalogue_pb2.Parameter:
+    message = catalogue_pb2.Parameter(
+        name=parameter.name,
+        meaning=parameter.meaning,
+        allowed=parameter.allowed(),
+        choices=parameter.choices,
+        aliases=parameter.aliases,
+    )
+    if isinstance(parameter.default, str):
+        message.default.text = parameter.default
+    else:
+        message.default.number = parameter.default
+        message.range.low, message.range.low_open = parameter.low, parameter.low_open
+        message.range.high, message.range.high_open = parameter.high, parameter.high_open
+        message.range.nonzero = parameter.nonzero
+    return message

@@ -1,0 +1,42 @@
+"""How the server's log looks: a JSON object a line for machines, plain lines for people."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+from actserve_server.config import Config
+
+_EXTRA = ("code", "seconds", "peer", "field", "reason", "error_id")
+
+
+class _TextFormatter(logging.Formatter):
+    """A line for people: time, level, message, and the facts that came with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        facts = " ".join(f"{name}={value}" for name in _EXTRA if (value := getattr(record, name, "")) not in ("", None))
+        head, newline, traceback = line.partition("\n")
+        return f"{head} {facts}{newline}{traceback}" if facts else line
+
+
+def set_up_logging(config: Config, stream: TextIO = sys.stderr) -> None:
+    """Send the server's log to a stream, by default the standard error."""
+    as_json = config.log_format == "json" or (config.log_format == "auto" and not stream.isatty())
+    handler = logging.StreamHandler(stream)
+    if as_json:
+        handler.setFormatter(
+            JsonFormatter(
+                "%(asctime)s %(levelname)s %(name)s %(message)s",
+                rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            )
+        )
+    else:
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("actserve")
+    logger.handlers[:] = [handler]
+    logger.setLevel(config.log_level.upper())
+    logger.propagate = False

@@ -1,0 +1,232 @@
+"""The servicer: calls in, messages to jobs, blocks to messages. No mathematics, and no statuses: errors are raised.
+
+It takes and gives raw bytes, because the bulk field is framed by hand (`actserve.wire`), and is written against the blocking
+API of gRPC; docs/server.md says why, with figures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from actserve import wire
+from actserve.v1 import compute_pb2, service_pb2
+from actserve_server import messages
+from actserve_server.activations import catalogue
+from actserve_server.engine.inlets import Chunk
+from actserve_server.engine.plan import Limits, Plan, plan
+from actserve_server.engine.run import Run
+from actserve_server.errors import (
+    Busy,
+    DataSizeMismatch,
+    Draining,
+    InvalidOption,
+    MalformedMessage,
+    RequestError,
+    StreamEndedEarly,
+    UnexpectedFrame,
+    UnknownActivation,
+)
+from actserve_server.modes.base import Load
+from actserve_server.status import status_of
+
+SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
+
+_BREAKS_THE_STREAM = (UnexpectedFrame, StreamEndedEarly, MalformedMessage, Draining)
+"""Errors after which what follows on a stream can't be understood, or will not be served: they end the call."""
+
+_RETRY_AFTER_S = 0.1
+_LARGEST_PAGE = 1000
+_USUAL_PAGE = 100
+
+T = TypeVar("T", bound=Message)
+
+
+class Gate:
+    """Lets a bounded number of computations in, and none at all once the server drains.
+
+    An own gate, because gRPC's maximum_concurrent_rpcs would turn away health checks too.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._free = threading.Semaphore(limit)
+        self.draining = False
+
+    def __enter__(self) -> None:
+        if self.draining:
+            raise Draining
+        if not self._free.acquire(blocking=False):
+            raise Busy(self._limit, _RETRY_AFTER_S)
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
+class Servicer:
+    """The methods of actserve.v1.ActivationService, as functions of bytes."""
+
+    def __init__(self, limits: Limits, gate: Gate, load: Load, info: service_pb2.ServerInfo) -> None:
+        self._limits = limits
+        self._gate = gate
+        self._load = load
+        self._info = info
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The methods, for a gRPC server."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE_NAME,
+            {
+                "Compute": grpc.unary_stream_rpc_method_handler(self.compute),
+                "ComputeStream": grpc.stream_stream_rpc_method_handler(self.compute_stream),
+                "ListActivations": _unary(service_pb2.ListActivationsRequest, self.list_activations),
+                "GetActivation": _unary(service_pb2.GetActivationRequest, self.get_activation),
+                "GetServerInfo": _unary(service_pb2.GetServerInfoRequest, self.get_server_info),
+            },
+        )
+
+    def compute(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        """One job, whole in one message."""
+        with self._gate:
+            request, data = _parse(compute_pb2.ComputeRequest, raw)
+            if request.header.open_ended:
+                raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
+            planned = plan(messages.job(request.header), self._limits)
+            expected = (planned.total_bytes or 0) * planned.inputs
+            if len(data) != expected:
+                raise DataSizeMismatch(
+                    f"there are {len(data)} bytes of data, and the shape says {expected}",
+                    field="data",
+                    value=len(data),
+                    allowed=expected,
+                )
+            yield from self._results(0, planned, _whole(planned, data, context))
+
+    def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
+        with self._gate:
+            latest = failed = None
+            for raw in raws:
+                message, _ = _parse(compute_pb2.ComputeStreamRequest, raw)
+                frame = message.WhichOneof("frame")
+                if frame != "header" and failed is not None and message.job == failed:
+                    continue
+                if frame != "header":
+                    raise UnexpectedFrame(
+                        f"a frame of job {message.job} with {frame or 'nothing'}, and no job is in progress; send a header",
+                        field=frame or "frame",
+                        value=message.job,
+                    )
+                if latest is not None and message.job <= latest:
+                    raise UnexpectedFrame(
+                        f"a header for job {message.job} after job {latest}; numbers must grow", field="job", value=message.job
+                    )
+                if self._gate.draining:
+                    raise Draining
+                latest = message.job
+                try:
+                    planned = plan(messages.job(message.header), self._limits)
+                    yield from self._results(latest, planned, _chunks(latest, planned, raws))
+                except _BREAKS_THE_STREAM:
+                    raise
+                except RequestError as error:
+                    failed = latest
+                    yield compute_pb2.ComputeResponse(job=latest, error=status_of(error)).SerializeToString()
+            if latest is None:
+                raise StreamEndedEarly("the stream ended before any job", field="header")
+
+    def _results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+        run = Run(planned, self._load)
+        yield messages.result_header(number, planned.subject.record.name, planned.results)
+        for piece in run.pieces(chunks):
+            yield messages.result_chunk(number, piece)
+        yield messages.result_summary(number, run.results, run.compute_time_s, run.scalars)
+
+    def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
+        """A page of the catalogue; the token is the name after which the page begins."""
+        if request.page_size < 0:
+            raise InvalidOption("page_size must not be negative", field="page_size", value=request.page_size)
+        records = sorted(catalogue.CATALOGUE, key=lambda record: record.name)
+        if request.page_token and request.page_token not in {record.name for record in records}:
+            raise InvalidOption("page_token is not one that this server gave", field="page_token", value=request.page_token)
+        size = min(request.page_size or _USUAL_PAGE, _LARGEST_PAGE)
+        rest = [record for record in records if record.name > request.page_token]
+        page = rest[:size]
+        return service_pb2.ListActivationsResponse(
+            activations=[messages.activation(record) for record in page],
+            next_page_token=page[-1].name if len(rest) > size else "",
+        )
+
+    def get_activation(self, request: service_pb2.GetActivationRequest) -> service_pb2.GetActivationResponse:
+        """One activation."""
+        record = catalogue.find(request.name)
+        if record is None:
+            raise UnknownActivation(request.name, catalogue.near(request.name), field="name")
+        return service_pb2.GetActivationResponse(activation=messages.activation(record))
+
+    def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
+        """What this server is."""
+        return service_pb2.GetServerInfoResponse(server=self._info)
+
+
+def _unary(kind: type[T], method: Callable[[T], Message]) -> grpc.RpcMethodHandler:
+    def handle(raw: bytes, context: grpc.ServicerContext) -> bytes:
+        request = kind()
+        try:
+            request.ParseFromString(raw)
+        except wire.DecodeError:
+            raise _malformed(kind) from None
+        return method(request).SerializeToString()
+
+    return grpc.unary_unary_rpc_method_handler(handle)
+
+
+M = TypeVar("M", compute_pb2.ComputeRequest, compute_pb2.ComputeStreamRequest)
+
+
+def _parse(kind: type[M], raw: bytes) -> tuple[M, memoryview]:
+    try:
+        return wire.unframe(kind, raw)
+    except wire.DecodeError:
+        raise _malformed(kind) from None
+
+
+def _malformed(kind: type[Message]) -> MalformedMessage:
+    return MalformedMessage(f"these bytes are no {kind.DESCRIPTOR.full_name}", field="")
+
+
+def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
+    """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
+    total = planned.total_bytes or 0
+    step = planned.block_elements * planned.subject.dtype.itemsize
+    for start in range(0, total, step):
+        if not context.is_active():
+            return
+        for index in range(planned.inputs):
+            base = index * total
+            yield Chunk(index, start, data[base + start : base + min(start + step, total)])
+
+
+def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:
+    """The chunks of a job in progress. Ends with InputEnd in an open-ended job; the stream must not end before."""
+    for raw in raws:
+        message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
+        frame = message.WhichOneof("frame")
+        if message.job != number or frame in (None, "header"):
+            raise UnexpectedFrame(
+                f"a frame with {frame or 'nothing'} for job {message.job} while job {number} is in progress",
+                field=frame or "frame",
+                value=message.job,
+            )
+        if frame == "end":
+            if planned.open_ended:
+                return
+            raise UnexpectedFrame(
+                f"an end for job {number}, which is not open-ended and still lacks bytes", field="end", value=number
+            )
+        yield Chunk(message.chunk.input, message.chunk.offset_bytes, data)
+    raise StreamEndedEarly(f"the stream ended in the middle of job {number}", field="data", value=number)

@@ -1,0 +1,139 @@
+"""What the records claim: names, bounds, ranges and traits, each checked against the formulas or the kernels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import mpmath as mp
+import oracle
+import pytest
+from actserve_server.activations.catalogue import CATALOGUE, find, near
+from actserve_server.activations.spec import Activation, AxisActivation, Record
+
+EVERY = pytest.mark.parametrize("record", CATALOGUE, ids=lambda record: record.name)
+ELEMENTWISE = pytest.mark.parametrize(
+    "record", [record for record in CATALOGUE if isinstance(record, Activation)], ids=lambda record: record.name
+)
+LINE = [sign * 2.0**power for sign in (-1, 1) for power in range(-12, 10)] + [k / 8 for k in range(-80, 81)]
+
+
+def bounds(record: Record) -> tuple[float, float]:
+    low, high = record.range.strip("[]()").split(", ")
+    names = {p.name: p.default for p in record.parameters} | {"inf": math.inf}
+    return eval(low, {}, names), eval(high, {}, names)
+
+
+def test_names_are_unique_once_plain() -> None:
+    names = [name for record in CATALOGUE for name in (record.name, *record.aliases)]
+    assert max(Counter(name.lower().replace("_", "").replace("-", "") for name in names).values()) == 1
+
+
+@EVERY
+def test_names_are_found_in_any_spelling(record: Record) -> None:
+    for name in (record.name, *record.aliases):
+        for spelling in (name, name.upper(), name.replace("_", "-"), name.replace("_", "")):
+            assert find(spelling) is record
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("LeakyReLU", "leaky_relu"), ("swish", "silu"), ("linear", "identity"), ("Log-Softmax", "log_softmax")],
+)
+def test_well_known_names(name: str, expected: str) -> None:
+    record = find(name)
+    assert record is not None
+    assert record.name == expected
+
+
+def test_unknown_names() -> None:
+    assert find("sigmod") is None
+    assert "sigmoid" in near("sigmod")
+    assert near("Softmaxx")[0] == "softmax"
+    assert near("swich") == ("silu",)
+    assert near("???") == ()
+
+
+@EVERY
+def test_prose_is_a_sentence(record: Record) -> None:
+    for text in (record.summary, record.advice, *(parameter.meaning for parameter in record.parameters)):
+        assert text.endswith(".")
+        assert text == text.strip()
+    assert record.reference
+
+
+@EVERY
+def test_defaults_are_allowed(record: Record) -> None:
+    for parameter in record.parameters:
+        if parameter.choices:
+            assert parameter.default in parameter.choices
+        else:
+            assert parameter.accepts(float(parameter.default))
+            assert not parameter.accepts(math.nan)
+
+
+@ELEMENTWISE
+def test_range_holds_and_is_tight(record: Activation) -> None:
+    low, high = bounds(record)
+    values = [oracle.value(record, x, oracle.parameters(record)) for x in LINE]
+    lowest, highest = min(values), max(values)
+    slack = mp.mpf("1e-6")
+    assert lowest >= low - (slack if math.isfinite(low) else 0)
+    assert highest <= high
+    assert lowest <= (low + 1e-3 if math.isfinite(low) else -1)
+    assert highest >= (high - 1e-3 if math.isfinite(high) else 100)
+
+
+@ELEMENTWISE
+def test_monotonic_as_declared(record: Activation) -> None:
+    params = oracle.parameters(record)
+    slopes = [oracle.value(record, x, params, derivative=True) for x in LINE]
+    assert record.traits.monotonic == all(slope >= 0 for slope in slopes)
+
+
+@ELEMENTWISE
+def test_zero_centred_as_declared(record: Activation) -> None:
+    values = [oracle.value(record, x, oracle.parameters(record)) for x in LINE]
+    assert record.traits.zero_centred == (min(values) < 0 < max(values))
+
+
+@ELEMENTWISE
+def test_saturates_as_declared(record: Activation) -> None:
+    params = oracle.parameters(record)
+    left, right = (abs(oracle.value(record, x, params, derivative=True)) < 1e-30 for x in (-200.0, 200.0))
+    assert record.traits.saturates == {(0, 0): "no", (1, 0): "left", (0, 1): "right", (1, 1): "both"}[(left, right)]
+
+
+@ELEMENTWISE
+def test_smooth_as_declared(record: Activation) -> None:
+    """The slope jumps at a kink and nowhere else."""
+    params = oracle.parameters(record)
+    step = mp.mpf(2) ** -60
+    jumps = [
+        x
+        for x in (k / 8 for k in range(-80, 81))
+        if abs(
+            oracle.value(record, x + step, params, derivative=True)
+            - oracle.value(record, x - step, params, derivative=True)
+        )
+        > 1e-6
+    ]
+    assert record.traits.smooth == (not jumps)
+    assert tuple(jumps) == record.kinks
+
+
+@pytest.mark.parametrize(
+    "record", [record for record in CATALOGUE if isinstance(record, AxisActivation)], ids=lambda record: record.name
+)
+def test_traits_along_an_axis(record: AxisActivation) -> None:
+    params = oracle.parameters(record)
+    x = [0.3, -1.2, 2.0]
+    own = {position: oracle.slice_jacobian(record, [position, *x[1:]], params)[0][0] for position in (-90.0, 0.3, 90.0)}
+    values = [oracle.slice_values(record, [position, *x[1:]], params)[0] for position in own]
+    low, high = bounds(record)
+    assert record.traits.monotonic == all(slope >= 0 for slope in own.values())
+    assert record.traits.zero_centred == (min(values) < 0 < max(values))
+    assert all(low <= value <= high for value in values)
+    left, right = (abs(own[position]) < 1e-30 for position in (-90.0, 90.0))
+    assert record.traits.saturates == {(0, 0): "no", (1, 0): "left", (0, 1): "right", (1, 1): "both"}[(left, right)]
+    assert record.traits.smooth
