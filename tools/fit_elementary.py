@@ -1,4 +1,4 @@
-"""Prints the constants of `actserve_server.engine.elementary_*`: `python tools/fit_elementary.py [NAME]...`.
+"""Prints the constants of `actserve_server.elementary.*`: `python tools/fit_elementary.py [NAME]...`.
 
 Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded to float64;
 the error printed above it is that of the rounded polynomial, measured at 60 digits. Constants that are one real number
@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 
 mp.mp.dps = 60
 Real = Any  # mpmath ships no types
@@ -141,7 +141,7 @@ def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> list[flo
 
 
 def alternation(errors: list[Real], count: int) -> list[int]:
-    """Where the error is extreme between its changes of sign; `count` neighbours of them, or nothing if there are fewer."""
+    """Where the error is extreme between its changes of sign; `count` of them, or nothing if there are fewer."""
     extremes: list[int] = []
     for place, error in enumerate(errors):
         if extremes and mp.sign(errors[extremes[-1]]) == mp.sign(error):

@@ -8,6 +8,7 @@ only carry bytes between these and a channel.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections import deque
@@ -18,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from actserve import wire
-from actserve.stats import NeuronCounts
+from actserve.stats import NeuronCounts as NeuronStats
+from actserve.stats import StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 from actserve_client.errors import DeadlineExceeded, InvalidRequest, ServerError, ServerUnavailable, from_status
 from actserve_client.options import Retry
@@ -442,13 +444,28 @@ def penalty_answer(assembly: Assembly) -> Regularization:
     return Regularization(assembly.summary.regularization.penalty, arrays[0] if arrays else None)
 
 
-def stats_answer(assembly: Assembly) -> NeuronCounts:
+def stats_answer(assembly: Assembly) -> NeuronStats:
     """The answer of the neuron statistics mode."""
     assert assembly.summary is not None
     names = [tensor.name for tensor in assembly.summary.tensors]
     if "state" not in names:
         raise ServerError("the server's neuron statistics hold no state")
-    return NeuronCounts.from_bytes(assembly.arrays[names.index("state")].tobytes())
+    return NeuronStats.from_bytes(assembly.arrays[names.index("state")].tobytes())
+
+
+def merge(states: Iterable[bytes | NeuronStats]) -> NeuronStats:
+    """The statistics over all the data that states were gathered from: `merge(s.state for s in parts)`.
+
+    States (`NeuronStats.state`, or the records themselves) of one layer and the same options, in any order. Needs no
+    server. Raises InvalidRequest for states that do not go together, that are damaged, or when there are none.
+    """
+    try:
+        parts = [part if isinstance(part, NeuronStats) else NeuronStats.from_bytes(part) for part in states]
+        if parts:
+            return functools.reduce(NeuronStats.merge, parts)
+    except StateError as error:
+        raise InvalidRequest(str(error), field="states") from None
+    raise InvalidRequest("there are no states to merge", field="states")
 
 
 # ---- attempts ------------------------------------------------------------------------------------------------------

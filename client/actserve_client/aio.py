@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from actserve.stats import NeuronCounts
+from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
 from actserve_client import _channel, _session, records
 from actserve_client._session import Array, Assembly, Job, Progress, Regularization
@@ -161,7 +161,7 @@ class AsyncClient:
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
-    ) -> NeuronCounts:
+    ) -> NeuronStats:
         """Statistics of each neuron over a batch; see `Client.neuron_stats`."""
         question = _session.neuron_stats(
             name,

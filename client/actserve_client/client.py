@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from actserve.stats import NeuronCounts
+from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
 from actserve_client import _channel, _session, records
 from actserve_client._session import Array, Assembly, Job, Progress, Regularization
@@ -180,7 +180,7 @@ class Client:
         progress: Progress | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
-    ) -> NeuronCounts:
+    ) -> NeuronStats:
         """Statistics of each neuron over a batch: which are dead, how often each is inactive.
 
         >>> stats = client.neuron_stats("relu", np.array([[-1.0, 2.0], [-3.0, 4.0]]))

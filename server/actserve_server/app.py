@@ -63,7 +63,7 @@ class Server:
             interceptors=(CallInterceptor(),),
             options=_channel_options(config),
         )
-        servicer = Servicer(limits, self._gate, compiler.load, _server_info(config))
+        servicer = Servicer(limits, self._gate, _server_info(config))
         self._server.add_generic_rpc_handlers((servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -27,14 +27,14 @@ _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 
-class CallInterceptor(grpc.ServerInterceptor[Any, Any]):
+class CallInterceptor(grpc.ServerInterceptor):
     """Logs each call when it ends, and turns what it raises into a status."""
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> grpc.RpcMethodHandler | None:
         """Wrap the method's handler."""
         handler = continuation(handler_call_details)
         if handler is None:

@@ -31,7 +31,6 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
-from actserve_server.modes.base import Load
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -70,10 +69,9 @@ class Gate:
 class Servicer:
     """The methods of actserve.v1.ActivationService, as functions of bytes."""
 
-    def __init__(self, limits: Limits, gate: Gate, load: Load, info: service_pb2.ServerInfo) -> None:
+    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo) -> None:
         self._limits = limits
         self._gate = gate
-        self._load = load
         self._info = info
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -140,7 +138,7 @@ class Servicer:
                 raise StreamEndedEarly("the stream ended before any job", field="header")
 
     def _results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
-        run = Run(planned, self._load)
+        run = Run(planned)
         yield messages.result_header(number, planned.subject.record.name, planned.results)
         for piece in run.pieces(chunks):
             yield messages.result_chunk(number, piece)

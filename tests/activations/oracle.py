@@ -7,12 +7,11 @@ carried. It shares no code with the kernels, and knows nothing of how they are c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import numpy as np
-
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record
 
 Real = Any  # mpmath ships no types
@@ -73,7 +72,7 @@ def slice_jacobian(record: AxisActivation, x: Sequence[float], params: Sequence[
 
 
 def ulp(exact: Real, dtype: Any) -> Real:
-    """The unit in the last place of the binade that a number lies in; the smallest subnormal's below the normal ones."""
+    """The unit in the last place of the binade that a number lies in; below the normal ones, the smallest subnormal."""
     information = np.finfo(dtype)
     if exact == 0:
         return mp.mpf(float(information.smallest_subnormal))

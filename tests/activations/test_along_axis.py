@@ -1,17 +1,17 @@
-"""Softmax and log-softmax, as a block of slices sees them: against their formulas at high precision, and at the edges."""
+"""Softmax and log-softmax on blocks of slices: against their formulas at high precision, and at the edges."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import mpmath as mp
+import mpmath as mp  # type: ignore[import-untyped]
 import numpy as np
 import oracle
 import pytest
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.spec import AxisActivation
-from actserve_server.engine.compiler import load
+from actserve_server.kernels.compiler import load
 
 RECORDS = pytest.mark.parametrize("record", [SOFTMAX, LOG_SOFTMAX], ids=lambda record: record.name)
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -57,7 +57,7 @@ def jacobian_diagonal(record: AxisActivation, x: Array, **given: float | str) ->
 
 
 def slices(dtype: Any) -> Array:
-    """Columns that hurt: one winner, ties, wide spreads, subnormal shares, a masked element, large offsets, mere noise."""
+    """Columns that hurt: one winner, ties, wide spreads, subnormal shares, masks, large offsets, mere noise."""
     generator = np.random.default_rng(8)
     noise = generator.standard_normal((6, 6)) * 10.0 ** generator.uniform(-3, 2, 6)
     columns = np.array(
@@ -157,7 +157,7 @@ def test_a_long_slice_keeps_its_digits(dtype: Any) -> None:
     "shape", [(1, 1), (2, 1), (127, 1), (128, 1), (1000, 1), (77, 3), (5, 300), (200, 2), (1, 129)]
 )
 def test_layout_makes_no_difference(record: AxisActivation, shape: tuple[int, int], dtype: Any) -> None:
-    """Each column alone, or the whole block, in any pieces: the same slice has the same result, to a rounding of the sum."""
+    """Each column alone, or the whole block: a slice has the same result, to a rounding of its sum."""
     generator = np.random.default_rng(shape[0])
     x, g = (generator.standard_normal(shape).astype(dtype) * 3 for _ in range(2))
     together, together_vjp = forward(record, x), vjp(record, x, g)

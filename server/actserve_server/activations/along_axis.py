@@ -1,11 +1,11 @@
 """Activations of whole slices: softmax and log-softmax. Says what they are, not how blocks reach them.
 
-A slice is summed up by its maximum m, the place of the first element that has it, and T, the sum of exp((x_j - m)/temperature)
-over all *other* elements. The winner's own term is the 1 in 1 + T, so that T keeps its digits where one element dominates:
-log-softmax([50, 0])[0] = -log1p(T) = -1.93e-22, which m - log(sum) has lost.
+A slice is summed up by its maximum m, the place of the first element that has it (the winner), and T, the sum of
+exp((x_j - m)/temperature) over all *other* elements. The winner's own term is the 1 in 1 + T, so that T keeps its digits
+where one element dominates: log-softmax([50, 0])[0] = -log1p(T) = -1.93e-22, which m - log(sum) has lost.
 
-A slice that holds a NaN or +inf has T = NaN, so that every result of it is NaN. A slice of -inf alone has no softmax; it is NaN
-too, or, with all_masked="zero", has T = 0, m = 0 and the winner's place -1, from which the results follow.
+A slice that holds a NaN or +inf has T = NaN, so that every result of it is NaN. A slice of -inf alone has no softmax; it
+is NaN too, or, with all_masked="zero", has T = 0, m = 0 and the winner's place -1, from which the results follow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from actserve_server.activations.spec import AxisActivation, Parameter, Traits, kernel
-from actserve_server.engine.elementary import exp_sum, fma, log1p
+from actserve_server.elementary import exp_sum, fma, log1p
 
 __all__ = ["LOG_SOFTMAX", "SOFTMAX"]
 
@@ -24,8 +24,8 @@ __all__ = ["LOG_SOFTMAX", "SOFTMAX"]
 MAXIMUM, OTHERS, WINNER, LOG_NORMALIZER = 0, 1, 2, 3
 TOTAL, TOTAL_REST = 0, 1
 
-# Slices are summed in lanes, so that loops over them vectorize also where the block is a single column: row r of the folded
-# block is elements r * width onwards, and lane l of a column is every element l * inner + column of a row.
+# Slices are summed in lanes, so that loops over them vectorize also where the block is a single column: the flattened
+# block is read in rows of `width` = lanes * inner elements, and a column's lanes are the elements of a row that are its.
 FOLDED_WIDTH = 256
 WORTH_FOLDING = 128
 
@@ -176,7 +176,8 @@ def _softmax_reduce(x: Any, state: Any, temperature: float, all_masked: float) -
 def _softmax(v: float, i: int, j: int, state: Any, temperature: float, all_masked: float) -> float:
     inverse = 1.0 / temperature
     term = _term(v, state[MAXIMUM, j], inverse, _inverse_rest(temperature, inverse))
-    return term / (1.0 + state[OTHERS, j])
+    others: float = state[OTHERS, j]
+    return term / (1.0 + others)
 
 
 @kernel
@@ -191,7 +192,8 @@ def _softmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, temperature:
 def _softmax_vjp(
     v: float, u: float, i: int, j: int, state: Any, vjp_state: Any, temperature: float, all_masked: float
 ) -> float:
-    return _softmax(v, i, j, state, temperature, all_masked) * (u - vjp_state[TOTAL, j]) / temperature
+    mean: float = vjp_state[TOTAL, j]
+    return _softmax(v, i, j, state, temperature, all_masked) * (u - mean) / temperature
 
 
 # On the diagonal y (1 - y), where 1 - y is what the other elements have: never the difference, which cancels.
@@ -201,7 +203,7 @@ def _softmax_jacobian(
 ) -> float:
     inverse = 1.0 / temperature
     inverse_rest = _inverse_rest(temperature, inverse)
-    others = state[OTHERS, j]
+    others: float = state[OTHERS, j]
     whole = 1.0 + others
     own = _term(v, state[MAXIMUM, j], inverse, inverse_rest)
     other = _term(w, state[MAXIMUM, j], inverse, inverse_rest)
@@ -211,7 +213,7 @@ def _softmax_jacobian(
 
 ALL_MASKED = Parameter(
     name="all_masked",
-    meaning="What becomes of a slice that is -inf throughout: NaN, or the limit of masking (probability 0, gradient 0).",
+    meaning="What a slice that is -inf throughout becomes: NaN, or masked (probability 0, gradient 0).",
     default="nan",
     choices=("nan", "zero"),
 )
@@ -249,7 +251,8 @@ def _log_softmax_reduce(x: Any, state: Any, all_masked: float) -> None:
 @kernel
 def _log_softmax(v: float, i: int, j: int, state: Any, all_masked: float) -> float:
     hi, lo = _scaled_difference(v, state[MAXIMUM, j], 1.0, 0.0)
-    return (hi - state[LOG_NORMALIZER, j]) + (lo if hi > -math.inf else 0.0)
+    log_normalizer: float = state[LOG_NORMALIZER, j]
+    return (hi - log_normalizer) + (lo if hi > -math.inf else 0.0)
 
 
 @kernel
@@ -260,13 +263,14 @@ def _log_softmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, all_mask
 @kernel
 def _log_softmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any, all_masked: float) -> float:
     share = _softmax(v, i, j, state, 1.0, all_masked)
-    value = u - share * vjp_state[TOTAL, j]
+    total: float = vjp_state[TOTAL, j]
+    value = u - share * total
     return value if state[WINNER, j] >= 0.0 or share != share else 0.0 * u
 
 
 @kernel
 def _log_softmax_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, all_masked: float) -> float:
-    others = state[OTHERS, j]
+    others: float = state[OTHERS, j]
     whole = 1.0 + others
     term = _term(w, state[MAXIMUM, j], 1.0, 0.0)
     rest = others if np.float64(i) == state[WINNER, j] else (1.0 - term) + others

@@ -6,7 +6,7 @@ import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
-from actserve_server.engine.elementary import exp_sum, expm1, fma, log1p, scaled_exp
+from actserve_server.elementary import expm1, fma, log1p, scaled_exp
 
 __all__ = ["ELU", "SOFTPLUS"]
 
@@ -49,7 +49,9 @@ def _softplus(x: float, beta: float, threshold: float) -> float:
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
     tail = (
-        log1p(exp_sum(magnitude, rest)) / beta if magnitude > LINEAR_TAIL else scaled_exp(1.0 / beta, magnitude, rest)
+        log1p(scaled_exp(1.0, magnitude, rest)) / beta
+        if magnitude > LINEAR_TAIL
+        else scaled_exp(1.0 / beta, magnitude, rest)
     )
     exact = (x if hi > 0.0 else 0.0) + tail
     return x if (hi - threshold) + lo > 0.0 else exact

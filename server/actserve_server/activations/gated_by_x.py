@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
-from actserve_server.engine.elementary import (
-    exp_sum,
+from actserve_server.elementary import (
     fma,
     gelu_slope_quotient,
     scaled_exp,
@@ -30,7 +29,8 @@ NEAR = 0.25
 """How near its zero a derivative is taken from the quotient by the distance, where the closed form would cancel."""
 
 
-# x is made finite where its infinity would meet a 0; beta x is carried as hi + lo.
+# x is made finite where its infinity would meet a 0; beta x is carried as hi + lo. The exponential is asked for twice in
+# the same words, so that its polynomial is computed once.
 @kernel
 def _silu(x: float, beta: float) -> float:
     finite = min(max(x, -LARGEST), LARGEST)
@@ -38,8 +38,9 @@ def _silu(x: float, beta: float) -> float:
     lo = fma(beta, finite, -hi)
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
-    whole = 1.0 + exp_sum(magnitude, rest)
-    return x / whole if hi >= 0.0 else scaled_exp(finite / whole, magnitude, rest)
+    share = finite / (1.0 + scaled_exp(1.0, magnitude, rest))
+    right = share if x == finite else x
+    return right if hi >= 0.0 else scaled_exp(share, magnitude, rest)
 
 
 @kernel
@@ -50,7 +51,7 @@ def _silu_slope(x: float, beta: float) -> float:
     lo = fma(beta, finite, -hi) if hi == product else 0.0
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
-    decay = exp_sum(magnitude, rest)
+    decay = scaled_exp(1.0, magnitude, rest)
     square = (1.0 + decay) * (1.0 + decay)
     right = fma(decay, 1.0 + hi, 1.0) / square
     left = scaled_exp(((1.0 + hi) + (decay + lo)) / square, magnitude, rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Traits, kernel
-from actserve_server.engine.elementary import exp_sum, over_sum, scaled_exp, tanh
+from actserve_server.elementary import exp_sum, over_sum, scaled_exp, tanh
 
 __all__ = ["SIGMOID", "TANH", "sigmoid_of_sum"]
 
@@ -51,7 +51,7 @@ def _tanh(x: float) -> float:
 @kernel
 def _tanh_slope(x: float) -> float:
     magnitude = -2.0 * min(abs(x), 1000.0)
-    whole = 1.0 + exp_sum(magnitude, 0.0)
+    whole = 1.0 + scaled_exp(1.0, magnitude, 0.0)
     return scaled_exp(4.0 / (whole * whole), magnitude, 0.0)
 
 

@@ -2,7 +2,7 @@
 
 A record states its mathematics twice on purpose: a *formula* for people and for the oracle (a Python expression that
 mpmath evaluates at any precision, where the naive form is exact) and a *kernel* for the CPU (a scalar function in a
-numerically stable form, which `actserve_server.engine` compiles into a loop). Tests hold the two equal.
+numerically stable form, which `actserve_server.kernels` compiles into a loop). Tests hold the two equal.
 
 This module knows neither Numba nor messages: a kernel here is a plain Python function.
 """
@@ -11,24 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-Kernel = Callable[..., Any]
-_F = TypeVar("_F", bound=Kernel)
-
-
-def kernel(function: _F) -> _F:
-    """Mark a plain function as source for the compiler.
-
-    A kernel may name only arithmetic, comparisons, conditional expressions, `min`, `max`, `abs`, literals, module-level
-    float constants, the primitives of `actserve_server.engine.elementary`, and other kernels. Which implementation of
-    a primitive it gets (the float64 one, or the shorter one that suffices under a rounding to float32) is decided when
-    it is compiled, so a kernel is written once for every data type.
-    """
-    function.__actserve_kernel__ = True  # type: ignore[attr-defined]
-    return function
-
+from actserve_server.elementary.source import Kernel, kernel
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
@@ -146,3 +131,5 @@ class AxisActivation:
 
 
 Record = Activation | AxisActivation
+
+__all__ = ["Activation", "AxisActivation", "Kernel", "Parameter", "Record", "Traits", "kernel"]

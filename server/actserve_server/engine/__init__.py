@@ -1,7 +1,7 @@
 """The engine: a job becomes a plan, and a plan turns chunks of input into pieces of a result.
 
-    plan = plan_job(job, limits)              everything is checked here
-    for piece in Run(plan, load).pieces(chunks): ...
+    plan = plan(job, limits)                  everything is checked here
+    for piece in Run(plan).pieces(chunks): ...
 
 It knows modes, activations and compiled loops, and neither messages nor calls.
 """

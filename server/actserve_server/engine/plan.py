@@ -22,7 +22,7 @@ from actserve_server.errors import (
     UnknownActivation,
     UnknownParameter,
 )
-from actserve_server.modes.base import Mode, Subject, Tensor, is_axis
+from actserve_server.modes.base import Mode, Subject, Tensor, is_axis, resolve_axis
 from actserve_server.modes.maps import Derivative
 
 _LARGEST_BYTES = (1 << 63) - 1
@@ -176,19 +176,6 @@ def _check_shape(tensor: Tensor, field: str, open_ended: bool, limits: Limits) -
             f"the shape {list(shape)} has more than 2^63 - 1 bytes of elements", field=field, value=list(shape)
         )
     _limit("the tensor", field, math.prod(known) * tensor.dtype.itemsize, limits.max_tensor_bytes, "max_tensor_bytes")
-
-
-def resolve_axis(axis: int, shape: tuple[int, ...], *, field: str, name: str = "axis") -> int:
-    """An axis counted from the start. A scalar has one axis for this purpose, 0 or -1. Raises InvalidAxis."""
-    dimensions = max(len(shape), 1)
-    if not -dimensions <= axis < dimensions:
-        raise InvalidAxis(
-            f"{name} is {axis}, and must be in [{-dimensions}, {dimensions - 1}] for a tensor of {len(shape)} dimensions",
-            field=field,
-            value=axis,
-            allowed=f"[{-dimensions}, {dimensions - 1}]",
-        )
-    return axis % dimensions
 
 
 def _axis(record: Record, job: Job) -> int | None:

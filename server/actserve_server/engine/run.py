@@ -7,15 +7,14 @@ from collections.abc import Iterable, Iterator
 
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
-from actserve_server.modes.base import Load, Piece, Scalars, Tensor
+from actserve_server.modes.base import Piece, Scalars, Tensor
 
 
 class Run:
     """One execution of a plan. `pieces` is to be exhausted once; the other properties are complete after that."""
 
-    def __init__(self, plan: Plan, load: Load) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._load = load
         self._elements = 0
         self.compute_time_s = 0.0
         """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
@@ -27,7 +26,7 @@ class Run:
         Stops within one piece when closed. Raises what `blocks` raises, and whatever `chunks` raises.
         """
         plan = self._plan
-        stage = plan.mode.start(plan.subject, self._load, upstream=plan.inputs == 2)
+        stage = plan.mode.start(plan.subject, upstream=plan.inputs == 2)
         for first, inputs in blocks(plan, chunks):
             yield from self._timed(stage.block(first, *inputs))
             self._elements = first + inputs[0].size

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from actserve_server.activations.spec import Activation, AxisActivation, Record
+from actserve_server.activations.spec import AxisActivation, Record
+from actserve_server.errors import InvalidAxis
 
 Array = npt.NDArray[Any]
-Loop = Callable[..., None]
-Load = Callable[[Record, str, "np.dtype[Any]"], Loop]
-"""Gives the compiled loop of a record for an operation and an element type (`actserve_server.kernels.compiler.load`)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Mode(Protocol):
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """The tensors that the mode gives."""
 
-    def start(self, subject: Subject, load: Load, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, *, upstream: bool) -> Stage:
         """Begin; loads the compiled loops, which may take a while when they are cold."""
 
 
@@ -125,12 +123,21 @@ def is_axis(record: Record) -> bool:
     return isinstance(record, AxisActivation)
 
 
+def resolve_axis(axis: int, shape: tuple[int, ...], *, field: str, name: str = "axis") -> int:
+    """An axis counted from the start. A scalar has one axis for this purpose, 0 or -1. Raises InvalidAxis."""
+    dimensions = max(len(shape), 1)
+    if not -dimensions <= axis < dimensions:
+        raise InvalidAxis(
+            f"{name} is {axis}, and must be in [{-dimensions}, {dimensions - 1}] for a tensor of {len(shape)} dimensions",
+            field=field,
+            value=axis,
+            allowed=f"[{-dimensions}, {dimensions - 1}]",
+        )
+    return axis % dimensions
+
+
 __all__ = [
-    "Activation",
     "Array",
-    "AxisActivation",
-    "Load",
-    "Loop",
     "Mode",
     "NeuronSummary",
     "Penalty",
@@ -140,4 +147,5 @@ __all__ = [
     "Subject",
     "Tensor",
     "is_axis",
+    "resolve_axis",
 ]

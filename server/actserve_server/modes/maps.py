@@ -12,13 +12,15 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from actserve_server.errors import InvalidOption
-from actserve_server.modes.base import Array, AxisActivation, Load, Loop, Piece, Scalars, Stage, Subject, Tensor
+from actserve_server.activations.spec import AxisActivation
+from actserve_server.kernels.compiler import load
+from actserve_server.modes.base import Array, Piece, Scalars, Stage, Subject, Tensor
 
 Pieces = Callable[..., Iterator[tuple[int, Array]]]
 """Given a block's first element and its inputs: the result's pieces, each with the place of its first element."""
 
 
-def elementwise(subject: Subject, load: Load, operation: str) -> Pieces:
+def elementwise(subject: Subject, operation: str) -> Pieces:
     """Evaluate an elementwise loop over a block."""
     loop = load(subject.record, operation, subject.dtype)
     scratch = np.empty(subject.piece_elements, subject.dtype)
@@ -34,13 +36,13 @@ def elementwise(subject: Subject, load: Load, operation: str) -> Pieces:
     return pieces
 
 
-def along_axis(subject: Subject, load: Load, operation: str) -> Pieces:
+def along_axis(subject: Subject, operation: str) -> Pieces:
     """Evaluate an axis activation over a block of whole slices: first what each slice needs, then any piece of the result."""
     record = subject.record
     assert isinstance(record, AxisActivation)
     n, inner = subject.slice_shape
     reduce = load(record, "reduce", subject.dtype)
-    vjp_reduce: Loop | None = load(record, "vjp_reduce", subject.dtype) if operation == "vjp" else None
+    vjp_reduce = load(record, "vjp_reduce", subject.dtype) if operation == "vjp" else None
     fill = load(record, operation, subject.dtype)
     growth = n if operation == "jacobian" else 1
     scratch = np.empty(subject.piece_elements, subject.dtype)
@@ -62,9 +64,9 @@ def along_axis(subject: Subject, load: Load, operation: str) -> Pieces:
     return pieces
 
 
-def evaluate(subject: Subject, load: Load, operation: str) -> Pieces:
+def evaluate(subject: Subject, operation: str) -> Pieces:
     """The evaluation of an operation that fits the kind of activation."""
-    return (elementwise if subject.axis is None else along_axis)(subject, load, operation)
+    return (elementwise if subject.axis is None else along_axis)(subject, operation)
 
 
 class MapStage:
@@ -98,9 +100,9 @@ class Forward:
         """The activation, of x's shape."""
         return (Tensor("activation", subject.dtype, subject.shape),)
 
-    def start(self, subject: Subject, load: Load, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, *, upstream: bool) -> Stage:
         """Begin."""
-        return MapStage(evaluate(subject, load, "forward"))
+        return MapStage(evaluate(subject, "forward"))
 
 
 class JacobianPart(enum.Enum):
@@ -147,7 +149,7 @@ class Derivative:
             shape = (*shape, subject.slice_shape[0])
         return (Tensor("derivative", subject.dtype, shape),)
 
-    def start(self, subject: Subject, load: Load, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, *, upstream: bool) -> Stage:
         """Begin."""
         if upstream:
             operation = "vjp"
@@ -155,7 +157,7 @@ class Derivative:
             operation = "derivative"
         else:
             operation = "jacobian" if self.jacobian is JacobianPart.FULL else "jacobian_diagonal"
-        return MapStage(evaluate(subject, load, operation))
+        return MapStage(evaluate(subject, operation))
 
 
 __all__ = ["Derivative", "Forward", "JacobianPart", "Pieces", "evaluate"]

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import kernel
-from actserve_server.engine.elementary_bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.source import kernel
 
 ROUNDER = 1.5 * 2.0**52
 """Added to a number below 2^51, it leaves the nearest integer in the low bits; subtracted again, as a float64."""
@@ -28,6 +28,8 @@ INVERSE_SQRT_2PI = 0.3989422804014327
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 MANTISSA_MASK = (1 << MANTISSA_BITS) - 1
 BIASED_ZERO = 1023 << MANTISSA_BITS
+EXPONENT_MASK = 0x7FF
+"""Applied after a shift, it makes of it the unsigned one, which AVX2 has."""
 INTEGER_BITS = 0x4330000000000000
 """The bits of 2^52: with a small integer in the low bits, they are those of 2^52 + that integer."""
 INTEGER_ORIGIN = 2.0**52 + 1023.0
@@ -179,7 +181,7 @@ def wide_log1p(x: float) -> float:
     u = 1.0 + x
     lost = x - (u - 1.0) if x < 1.0 else 1.0 - (u - x)
     shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
-    n = float_of((shifted >> MANTISSA_BITS) | INTEGER_BITS) - INTEGER_ORIGIN
+    n = float_of(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) | INTEGER_BITS) - INTEGER_ORIGIN
     f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
     lost = lost * power_of_two(-n) if n < 60.0 else 0.0
     whole = f + lost

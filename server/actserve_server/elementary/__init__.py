@@ -18,9 +18,9 @@ This module knows neither activations nor loops. None of these can be called fro
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import Kernel
-from actserve_server.engine import elementary_narrow, elementary_wide
-from actserve_server.engine.elementary_bits import copysign, fma
+from actserve_server.elementary import narrow, wide
+from actserve_server.elementary.bits import copysign, fma
+from actserve_server.elementary.source import Kernel
 
 __all__ = [
     "NARROW",
@@ -39,16 +39,16 @@ __all__ = [
     "tanh",
 ]
 
-exp = elementary_wide.wide_exp
-exp_sum = elementary_wide.wide_exp_sum
-scaled_exp = elementary_wide.wide_scaled_exp
-expm1 = elementary_wide.wide_expm1
-log1p = elementary_wide.wide_log1p
-tanh = elementary_wide.wide_tanh
-over_sum = elementary_wide.wide_over_sum
-scaled_normal_tail = elementary_wide.wide_scaled_normal_tail
-silu_slope_quotient = elementary_wide.wide_silu_slope_quotient
-gelu_slope_quotient = elementary_wide.wide_gelu_slope_quotient
+exp = wide.wide_exp
+exp_sum = wide.wide_exp_sum
+scaled_exp = wide.wide_scaled_exp
+expm1 = wide.wide_expm1
+log1p = wide.wide_log1p
+tanh = wide.wide_tanh
+over_sum = wide.wide_over_sum
+scaled_normal_tail = wide.wide_scaled_normal_tail
+silu_slope_quotient = wide.wide_silu_slope_quotient
+gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
 WIDE: dict[str, Kernel] = {
     "fma": fma,
@@ -68,14 +68,14 @@ WIDE: dict[str, Kernel] = {
 NARROW: dict[str, Kernel] = {
     "fma": fma,
     "copysign": copysign,
-    "exp": elementary_narrow.narrow_exp,
-    "exp_sum": elementary_narrow.narrow_exp_sum,
-    "scaled_exp": elementary_narrow.narrow_scaled_exp,
-    "expm1": elementary_narrow.narrow_expm1,
-    "log1p": elementary_narrow.narrow_log1p,
-    "tanh": elementary_narrow.narrow_tanh,
-    "over_sum": elementary_narrow.narrow_over_sum,
-    "scaled_normal_tail": elementary_narrow.narrow_scaled_normal_tail,
-    "silu_slope_quotient": elementary_narrow.narrow_silu_slope_quotient,
-    "gelu_slope_quotient": elementary_narrow.narrow_gelu_slope_quotient,
+    "exp": narrow.narrow_exp,
+    "exp_sum": narrow.narrow_exp_sum,
+    "scaled_exp": narrow.narrow_scaled_exp,
+    "expm1": narrow.narrow_expm1,
+    "log1p": narrow.narrow_log1p,
+    "tanh": narrow.narrow_tanh,
+    "over_sum": narrow.narrow_over_sum,
+    "scaled_normal_tail": narrow.narrow_scaled_normal_tail,
+    "silu_slope_quotient": narrow.narrow_silu_slope_quotient,
+    "gelu_slope_quotient": narrow.narrow_gelu_slope_quotient,
 }

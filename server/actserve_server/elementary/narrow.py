@@ -1,18 +1,18 @@
 """Elementary functions for float32 results: float64 arithmetic, relative error about 2^-40, one rounding to come.
 
-That error makes at most 0.5001 units in the last place of a float32. Results are right where a float32 can hold
-them; below its range they may be 0. Otherwise as
-`elementary_wide`, whose every function has its counterpart here.
+That error makes at most 0.5001 units in the last place of a float32. Results are right where a float32 can hold them;
+below its range they may be 0. Otherwise as `elementary.wide`, whose every function has its counterpart here.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import kernel
-from actserve_server.engine.elementary_bits import bits_of, copysign, float_of, fma, polynomial
-from actserve_server.engine.elementary_wide import (
+from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.source import kernel
+from actserve_server.elementary.wide import (
     BIASED_ZERO,
+    EXPONENT_MASK,
     INTEGER_BITS,
     INTEGER_ORIGIN,
     LN2_HI,
@@ -136,7 +136,7 @@ def narrow_log1p(x: float) -> float:
     u = 1.0 + x
     lost = x - (u - 1.0)
     shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
-    n = float_of((shifted >> MANTISSA_BITS) | INTEGER_BITS) - INTEGER_ORIGIN
+    n = float_of(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) | INTEGER_BITS) - INTEGER_ORIGIN
     f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
     f = f + (lost if n == 0.0 else 0.0)
     s = f / (2.0 + f)

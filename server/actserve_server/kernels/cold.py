@@ -22,8 +22,8 @@ from pathlib import Path
 
 from numba import cloudpickle
 
-from actserve_server.engine import build
-from actserve_server.engine.cache import Cache
+from actserve_server.kernels import build
+from actserve_server.kernels.cache import Cache
 
 __all__ = ["Child", "ChildFailed", "main"]
 
@@ -32,7 +32,7 @@ _LONGEST_BUILD_S = 120.0
 _DONE = b"done\n"
 
 # The child must find the same modules as the parent, however the parent was told of them.
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from actserve_server.engine import cold; cold.main()"
+_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from actserve_server.kernels import cold; cold.main()"
 
 
 class ChildFailed(Exception):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from actserve_server.activations.spec import kernel
-from actserve_server.engine.elementary_bits import bits_of, float_of, fma
+from actserve_server.elementary.bits import bits_of, float_of, fma
 
 __all__ = [
     "COUNT_ROWS",

@@ -25,9 +25,10 @@ from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 
 from actserve_server.activations.spec import Record
-from actserve_server.engine import elementary, target
-from actserve_server.engine.binding import Bindings, digest
-from actserve_server.engine.loops import OPERATIONS
+from actserve_server import elementary
+from actserve_server.kernels import target
+from actserve_server.kernels.binding import Bindings, digest
+from actserve_server.kernels.loops import OPERATIONS
 
 __all__ = ["ARGUMENTS", "DTYPES", "Unit", "callable_of", "dump", "fingerprint", "revive", "translate", "unit_of"]
 
@@ -109,7 +110,7 @@ def fingerprint() -> str:
     """Everything but the kernel itself that compiled code depends on: sources, versions and the target, hashed."""
     sha = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version, _TARGET)).encode())
     package = Path(__file__).resolve().parent.parent
-    for folder in ("activations", "engine"):
+    for folder in ("activations", "elementary", "kernels"):
         for source in sorted((package / folder).glob("*.py")):
             sha.update(f"{folder}/{source.name}\0".encode())
             sha.update(hashlib.sha256(source.read_bytes()).digest())

@@ -1,4 +1,4 @@
-"""What the elementary functions need of the machine: fused multiply-add, the bits of a float64, the sign of one number on another.
+"""What the elementary functions need of the machine: fused multiply-add, the bits of a float64, signs, polynomials.
 
 Numba intrinsics, each a single LLVM instruction or a chain of them, that run only in compiled code. Nothing here knows any
 mathematics.
@@ -9,7 +9,8 @@ remainder and another CPU could give different bits.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from llvmlite import ir
 from numba import types
@@ -19,7 +20,7 @@ __all__ = ["bits_of", "copysign", "float_of", "fma", "polynomial"]
 
 
 @intrinsic
-def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -29,7 +30,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
+def _copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
     """The magnitude of the first number with the sign of the second, zeros included."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -43,7 +44,7 @@ def copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
 
 
 @intrinsic
-def bits_of(typing_context: Any, value: Any) -> Any:
+def _bits_of(typing_context: Any, value: Any) -> Any:
     """The bits of a float64, as an integer."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -53,7 +54,7 @@ def bits_of(typing_context: Any, value: Any) -> Any:
 
 
 @intrinsic
-def float_of(typing_context: Any, bits: Any) -> Any:
+def _float_of(typing_context: Any, bits: Any) -> Any:
     """The float64 that has these bits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -63,7 +64,7 @@ def float_of(typing_context: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
+def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     """The value at x of a polynomial, coefficients lowest power first, in fused multiply-adds.
 
     By Estrin's scheme, whose longest chain of dependent instructions grows with the logarithm of the degree: by Horner's
@@ -82,3 +83,11 @@ def polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     if not isinstance(coefficients, types.UniTuple):
         return None
     return types.float64(types.float64, coefficients), generate
+
+
+# What callers see: numbers in, a number out, instead of Numba's types.
+fma = cast("Callable[[float, float, float], float]", _fma)
+copysign = cast("Callable[[float, float], float]", _copysign)
+bits_of = cast("Callable[[float], int]", _bits_of)
+float_of = cast("Callable[[int], float]", _float_of)
+polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)

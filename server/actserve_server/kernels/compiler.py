@@ -41,11 +41,11 @@ import numpy as np
 import numpy.typing as npt
 
 from actserve_server.activations.spec import Record
-from actserve_server.engine.build import DTYPES, Unit, callable_of, dump, fingerprint, revive, translate, unit_of
-from actserve_server.engine.cache import Cache
-from actserve_server.engine.cold import Child, ChildFailed
-from actserve_server.engine.loops import OPERATIONS
-from actserve_server.engine.reductions import REDUCTIONS
+from actserve_server.kernels.build import DTYPES, Unit, callable_of, dump, fingerprint, revive, translate, unit_of
+from actserve_server.kernels.cache import Cache
+from actserve_server.kernels.cold import Child, ChildFailed
+from actserve_server.kernels.loops import OPERATIONS
+from actserve_server.kernels.reductions import REDUCTIONS
 
 __all__ = ["close", "configure", "load", "load_reduction", "warm"]
 

@@ -32,7 +32,7 @@ def pin() -> str:
     Raises RuntimeError when Numba has compiled already, for what it compiles from then on would carry the wrong name.
     """
     if "_toplevel_target_context" in vars(cpu_target):
-        raise RuntimeError("the engine must be imported before anything else in this process compiles with Numba")
+        raise RuntimeError("the kernels must be imported before anything else in this process compiles with Numba")
     features = llvm.get_host_cpu_features()
     name, required = _BASELINES.get(platform.machine().lower(), ("", ()))
     if name and all(features.get(feature, False) for feature in required):
