@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import mpmath as mp  # type: ignore[import-untyped]
+import mpmath as mp
 
 mp.mp.dps = 60
 Real = Any  # mpmath ships no types
@@ -71,6 +71,11 @@ def quotient(function: Function, root: Real) -> Function:
     return lambda d: function(root + d) / d if abs(d) > mp.mpf(10) ** -25 else mp.diff(function, root)
 
 
+def relative(function: Function) -> Function:
+    """The weight that makes an error relative to a function."""
+    return lambda x: 1 / function(x)
+
+
 def log_bound() -> Real:
     """The largest s^2 for s = f/(2 + f), where 1 + f lies between sqrt(1/2) and sqrt(2)."""
     return ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2
@@ -100,13 +105,13 @@ def tables() -> dict[str, Table]:
             mp.mpf(-1),
             (tail_end - TAIL_CENTRE) / (tail_end + TAIL_CENTRE),
             tail_degree,
-            lambda t: 1 / scaled_normal_tail(t),
+            relative(scaled_normal_tail),
             f"(a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to {tail_end}",
         )
         for name, function, root in (("SILU", silu_slope, SILU_ROOT), ("GELU", gelu_slope, GELU_ROOT)):
             ratio = quotient(function, root)
             result[f"{kind}_{name}_SLOPE"] = Table(
-                ratio, -near, near, slope_degree, lambda d, ratio=ratio: 1 / ratio(d), f"{name.lower()}'(root + d)/d"
+                ratio, -near, near, slope_degree, relative(ratio), f"{name.lower()}'(root + d)/d"
             )
     return result
 

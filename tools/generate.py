@@ -46,9 +46,7 @@ def main() -> int:
         written = {path.relative_to(scratch): path.read_bytes() for path in Path(scratch).rglob("*.py*")}
     # A .proto without a service gets an empty *_pb2_grpc.py, which nobody imports.
     written = {
-        path: text
-        for path, text in written.items()
-        if not path.name.endswith("_pb2_grpc.py") or b"Servicer" in text
+        path: text for path, text in written.items() if not path.name.endswith("_pb2_grpc.py") or b"Servicer" in text
     }
     committed = {path.relative_to(PROTOS) for path in PROTOS.glob("actserve/v1/*_pb2*")}
     stale = sorted(
@@ -57,11 +55,11 @@ def main() -> int:
         if not (PROTOS / path).is_file() or (PROTOS / path).read_bytes() != written.get(path)
     )
     if options.check:
-        for path in stale:
-            print(f"protos/{path} is not what its .proto says: run `make generate`", file=sys.stderr)
+        for name in stale:
+            print(f"protos/{name} is not what its .proto says: run `make generate`", file=sys.stderr)
         return bool(stale)
-    for path in committed - written.keys():
-        (PROTOS / path).unlink()
+    for old in committed - written.keys():
+        (PROTOS / old).unlink()
     for path, text in written.items():
         (PROTOS / path).write_bytes(text)
     return 0

@@ -9,6 +9,7 @@
 """
 
 from actserve.stats import NeuronCounts as NeuronStats
+
 from actserve_client._session import Regularization, merge
 from actserve_client.aio import AsyncClient
 from actserve_client.client import Client

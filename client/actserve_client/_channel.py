@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-
 from actserve.v1 import service_pb2
+
 from actserve_client.errors import ActserveError, from_call
 from actserve_client.options import Tls
 
@@ -46,6 +46,7 @@ def environment_address() -> str | None:
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
     """The credentials for an encrypted channel. Raises OSError when a file can't be read."""
+
     def read(path: Path | str | None) -> bytes | None:
         return None if path is None else Path(path).read_bytes()
 
@@ -66,5 +67,6 @@ def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
 def error_of(error: grpc.RpcError | grpc.aio.AioRpcError) -> ActserveError:
     """The exception that the end of a call means."""
     code = error.code()
-    details = next((value for key, value in error.trailing_metadata() or () if key == "grpc-status-details-bin"), None)
+    trailing: Any = error.trailing_metadata() or ()
+    details = next((value for key, value in trailing if key == "grpc-status-details-bin"), None)
     return from_call(code.value[0], error.details() or code.name, details if isinstance(details, bytes) else None)

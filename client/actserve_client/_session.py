@@ -17,11 +17,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-
 from actserve import wire
 from actserve.stats import NeuronCounts as NeuronStats
 from actserve.stats import StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
+
 from actserve_client.errors import DeadlineExceeded, InvalidRequest, ServerError, ServerUnavailable, from_status
 from actserve_client.options import Retry
 
@@ -75,7 +75,8 @@ def as_array(value: Any, name: str) -> Array:
         computable = False
     if not computable:
         raise InvalidRequest(
-            f"{name} is an array of {array.dtype}, and must be of float32 or float64; convert it with .astype", field=name
+            f"{name} is an array of {array.dtype}, and must be of float32 or float64; convert it with .astype",
+            field=name,
         )
     return array
 
@@ -339,7 +340,8 @@ def _incoming(spec: tensor_pb2.TensorSpec, out: Array | None) -> _Incoming:
     if out is not None:
         if out.shape != shape or out.dtype.newbyteorder("<") != dtype:
             raise InvalidRequest(
-                f"out is {out.dtype} of shape {list(out.shape)}, and must be {dtype} of shape {list(shape)}", field="out"
+                f"out is {out.dtype} of shape {list(out.shape)}, and must be {dtype} of shape {list(shape)}",
+                field="out",
             )
         return _Incoming(dtype, out)
     return _Incoming(dtype, None if -1 in shape else np.empty(shape, dtype.newbyteorder("=")))
@@ -427,7 +429,9 @@ def map_job(
     """Forward or derivative of arrays."""
     inputs = (as_array(x, "x"),) if upstream is None else (as_array(x, "x"), as_array(upstream, "upstream"))
     _check_upstream(inputs)
-    return Job(question, inputs, lambda assembly: assembly.arrays[0] if out is None else out, out=out, progress=progress)
+    return Job(
+        question, inputs, lambda assembly: assembly.arrays[0] if out is None else out, out=out, progress=progress
+    )
 
 
 def _check_upstream(inputs: tuple[Array, ...]) -> None:
@@ -619,10 +623,9 @@ class Blocks:
         yield from self._empties()
 
     @property
-    def complete(self) -> bool:
-        """Whether every block sent has been given back."""
-        with self._lock:
-            return not self._expected and self._block is None
+    def nothing_sent(self) -> bool:
+        """Whether there was no block at all: the server calls such a stream an error, and a caller gets no results."""
+        return self._job == 0
 
 
 class Reduction:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-
 from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
+
 from actserve_client import _channel, _session, records
 from actserve_client._session import Array, Assembly, Job, Progress, Regularization
 from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
@@ -212,10 +212,14 @@ class AsyncClient:
             for message in coder.end():
                 yield message
 
-        async with self._call(encode, timeout) as responses:
-            async for raw in responses:
-                for block in coder.decode(raw):
-                    yield block
+        try:
+            async with self._call(encode, timeout) as responses:
+                async for raw in responses:
+                    for block in coder.decode(raw):
+                        yield block
+        except InvalidRequest:
+            if not coder.nothing_sent:
+                raise
 
     async def _reduce(
         self,
@@ -275,7 +279,7 @@ class AsyncClient:
 
     async def healthy(self, *, timeout: float | None = None) -> bool:
         """Whether the server answers and says that it is serving."""
-        call = (await self._open()).unary_unary(_channel.HEALTH_CHECK)
+        call: Any = (await self._open()).unary_unary(_channel.HEALTH_CHECK)
         try:
             answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
         except grpc.aio.AioRpcError:
@@ -306,9 +310,10 @@ class AsyncClient:
         assembly = job.assembly()
         call: Any
         if job.unary:
-            call = channel.unary_stream(_channel.COMPUTE)(job.request(), timeout=seconds, metadata=self._metadata)
+            start: Any = channel.unary_stream(_channel.COMPUTE)
+            call = start(job.request(), timeout=seconds, metadata=self._metadata)
         else:
-            stream = channel.stream_stream(_channel.COMPUTE_STREAM)
+            stream: Any = channel.stream_stream(_channel.COMPUTE_STREAM)
             call = stream(_each(job.requests(assembly)), timeout=seconds, metadata=self._metadata)
         with _ended(call):
             async for raw in call:

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
-
 from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
+
 from actserve_client import _channel, _session, records
 from actserve_client._session import Array, Assembly, Job, Progress, Regularization
 from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
@@ -60,8 +60,8 @@ class Client:
             self._channel = grpc.insecure_channel(address, options)
         else:
             self._channel = grpc.secure_channel(address, _channel.credentials(tls), options)
-        self._compute = self._channel.unary_stream(_channel.COMPUTE)
-        self._compute_stream = self._channel.stream_stream(_channel.COMPUTE_STREAM)
+        self._compute: Any = self._channel.unary_stream(_channel.COMPUTE)
+        self._compute_stream: Any = self._channel.stream_stream(_channel.COMPUTE_STREAM)
 
     def close(self) -> None:
         """Close the connection, and end the private server if there is one. May be called again."""
@@ -247,9 +247,13 @@ class Client:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
             yield from coder.end()
 
-        with self._call(encode, timeout) as responses:
-            for raw in responses:
-                yield from coder.decode(raw)
+        try:
+            with self._call(encode, timeout) as responses:
+                for raw in responses:
+                    yield from coder.decode(raw)
+        except InvalidRequest:
+            if not coder.nothing_sent:
+                raise
 
     def _reduce(
         self,
@@ -305,12 +309,12 @@ class Client:
 
     def healthy(self, *, timeout: float | None = None) -> bool:
         """Whether the server answers and says that it is serving (grpc.health.v1)."""
-        call = self._channel.unary_unary(_channel.HEALTH_CHECK)
+        call: Any = self._channel.unary_unary(_channel.HEALTH_CHECK)
         try:
             answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
         except grpc.RpcError:
             return False
-        return answer == _channel.SERVING
+        return bool(answer == _channel.SERVING)
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -364,7 +368,7 @@ class Client:
             raise failure[0]
 
     def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
-        call = self._channel.unary_unary(method)
+        call: Any = self._channel.unary_unary(method)
 
         def attempt(seconds: float | None) -> Any:
             try:

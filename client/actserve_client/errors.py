@@ -1,15 +1,15 @@
 """The client's exceptions, and the one table from statuses to them.
 
-    ActserveError
-    ├── UnknownActivation    no activation has that name; the text names near ones
-    ├── ActivationExists     an activation of that name exists already
-    ├── InvalidRequest       an argument has a value that it may not have; `.field` says which
-    ├── LimitExceeded        beyond a limit of the server's settings
-    ├── ServerUnavailable    no server answers, or it is busy or shutting down
-    ├── DeadlineExceeded     the timeout passed
-    ├── Unauthenticated      the server wants a token, or another one
-    ├── PermissionDenied     the token does not allow this
-    └── ServerError          the server failed, or answered what it may not; `.error_id` finds the reason in its log
+ActserveError
+├── UnknownActivation    no activation has that name; the text names near ones
+├── ActivationExists     an activation of that name exists already
+├── InvalidRequest       an argument has a value that it may not have; `.field` says which
+├── LimitExceeded        beyond a limit of the server's settings
+├── ServerUnavailable    no server answers, or it is busy or shutting down
+├── DeadlineExceeded     the timeout passed
+├── Unauthenticated      the server wants a token, or another one
+├── PermissionDenied     the token does not allow this
+└── ServerError          the server failed, or answered what it may not; `.error_id` finds the reason in its log
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class ActserveError(Exception):
     asks to wait, when trying again can help.
     """
 
-    def __init__(self, message: str, *, field: str = "", retry_after_s: float | None = None, error_id: str = "") -> None:
+    def __init__(
+        self, message: str, *, field: str = "", retry_after_s: float | None = None, error_id: str = ""
+    ) -> None:
         super().__init__(message)
         self.field = field
         self.retry_after_s = retry_after_s

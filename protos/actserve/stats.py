@@ -260,13 +260,16 @@ class NeuronCounts:
 
 
 def _number(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise StateError(f"{what} must be a number, not {value!r}")
     try:
         # A negative zero means the same, and must not make other bytes.
-        return float(value) + 0.0
+        number = float(value) + 0.0
     except OverflowError:
         raise StateError(f"{what} is too large") from None
+    if math.isnan(number):
+        raise StateError(f"{what} must be a number, not NaN")
+    return number
 
 
 def _parameter(name: str, value: object) -> float | str:

@@ -49,9 +49,9 @@ def dtype_of(data_type: int) -> np.dtype[Any]:
     return _TYPES[data_type]
 
 
-def data_type_of(dtype: np.dtype[Any]) -> tensor_pb2.DataType:
+def data_type_of(dtype: np.dtype[Any]) -> Any:
     """The DataType of a NumPy type, whatever its byte order; KeyError for one that does not travel."""
-    return tensor_pb2.DataType.ValueType(_NUMBERS[dtype.newbyteorder("<")])
+    return _NUMBERS[dtype.newbyteorder("<")]
 
 
 def data_type_name(data_type: int) -> str:

@@ -9,11 +9,11 @@ import os
 from concurrent import futures
 
 import grpc
+from actserve import wire
+from actserve.v1 import service_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from actserve import wire
-from actserve.v1 import service_pb2
 from actserve_server import __version__, messages
 from actserve_server.config import LARGEST_CHUNK_BYTES, Config, ConfigError
 from actserve_server.engine.plan import Limits
@@ -60,7 +60,7 @@ class Server:
         )
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
-            interceptors=(CallInterceptor(),),
+            interceptors=[CallInterceptor()],
             options=_channel_options(config),
         )
         servicer = Servicer(limits, self._gate, _server_info(config))

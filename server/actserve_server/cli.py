@@ -1,7 +1,7 @@
 """The server's command line: arguments to settings, and the life of the process. No logic of its own.
 
-    python -m actserve_server serve ...
-    python -m actserve_server warm ...
+python -m actserve_server serve ...
+python -m actserve_server warm ...
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ def _warm(config: Config) -> int:
 
     compiler.configure(config.kernel_cache())
     try:
-        compiler.warm(CATALOGUE, progress=lambda done, total, name: print(f"\r{done}/{total} {name:40.40}", end="", flush=True))
+        compiler.warm(
+            CATALOGUE, progress=lambda done, total, name: print(f"\r{done}/{total} {name:40.40}", end="", flush=True)
+        )
     finally:
         compiler.close()
     print(f"\nkernels are in {config.kernel_cache()}")

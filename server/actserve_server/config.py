@@ -55,7 +55,10 @@ class Config:
         high=LARGEST_CHUNK_BYTES,
     )
     max_request_bytes: int = _setting(
-        64 * MIB, "The largest message accepted: a Compute request or one frame of a stream.", low=4 * KIB, high=2 * GIB - 1
+        64 * MIB,
+        "The largest message accepted: a Compute request or one frame of a stream.",
+        low=4 * KIB,
+        high=2 * GIB - 1,
     )
     max_tensor_bytes: int = _setting(
         1 << 40, "The most bytes of one tensor, in or out, on a stream too.", low=1, high=(1 << 63) - 1
@@ -81,7 +84,9 @@ class Config:
     )
     log_level: str = _setting("info", "The least level logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
-        "auto", "json: a JSON object a line; text: for people; auto: text on a terminal.", choices=("auto", "json", "text")
+        "auto",
+        "json: a JSON object a line; text: for people; auto: text on a terminal.",
+        choices=("auto", "json", "text"),
     )
 
     def __post_init__(self) -> None:
@@ -146,12 +151,14 @@ def parse_value(name: str, text: str, source: str) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for every setting."""
     for field in dataclasses.fields(Config):
-        default = field.default
+        default: Any = field.default
         shown = f"{default // MIB} MiB" if field.name.endswith("_bytes") and default >= MIB else default
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
             _flag(field.name),
-            metavar=field.metadata["choices"] and "|".join(field.metadata["choices"]) or field.name.split("_")[-1].upper(),
+            metavar=(field.metadata["choices"]
+            and "|".join(field.metadata["choices"]))
+            or field.name.split("_")[-1].upper(),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )
 

@@ -32,21 +32,22 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], Any],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> Any:
         """Wrap the method's handler."""
         handler = continuation(handler_call_details)
         if handler is None:
             return None
         method = handler_call_details.method
         wrap = _streaming if handler.response_streaming else _single
-        make, inner = {
+        table: dict[tuple[bool, bool], tuple[Any, Any]] = {
             (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
             (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
             (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
-        }[handler.request_streaming, handler.response_streaming]
+        }
+        make, inner = table[handler.request_streaming, handler.response_streaming]
         if _wants_callback(inner):
             return handler
         return make(wrap(method, inner), handler.request_deserializer, handler.response_serializer)
@@ -102,7 +103,12 @@ class _Call:
         level = logging.DEBUG if self._method.startswith(_QUIET) else logging.INFO
         if log.isEnabledFor(level):
             elapsed = time.perf_counter() - self._begin
-            extra = {"method": self._method, "code": code.name, "seconds": round(elapsed, 6), "peer": self._context.peer()}
+            extra = {
+                "method": self._method,
+                "code": code.name,
+                "seconds": round(elapsed, 6),
+                "peer": self._context.peer(),
+            }
             log.log(level, "%s %s", self._method, code.name, extra=extra | facts)
 
     def _abort(self, status: status_pb2.Status) -> NoReturn:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-
 from actserve import wire
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
+
 from actserve_server.activations.spec import Activation, Parameter, Record
 from actserve_server.engine.plan import Job
 from actserve_server.errors import InvalidOption, InvalidParameter, UnsupportedDataType
@@ -74,7 +74,10 @@ def _mode(header: compute_pb2.JobHeader) -> Mode:
     if header.mode not in wanted:
         allowed = ", ".join(compute_pb2.Mode.Name(mode) for mode in MODES)
         raise InvalidOption(
-            f"mode is {header.mode}, and must be one of {allowed}", field="header.mode", value=header.mode, allowed=allowed
+            f"mode is {header.mode}, and must be one of {allowed}",
+            field="header.mode",
+            value=header.mode,
+            allowed=allowed,
         )
     if options is not None and options != wanted[header.mode]:
         raise InvalidOption(
@@ -115,7 +118,10 @@ def _known(table: Mapping[Any, V], value: int, field: str) -> V:
     """What an enum's value means; a value from a newer protocol means nothing here."""
     if value not in table:
         raise InvalidOption(
-            f"{field} is {value}, which this server does not know", field=field, value=value, allowed=f"0 to {max(table)}"
+            f"{field} is {value}, which this server does not know",
+            field=field,
+            value=value,
+            allowed=f"0 to {max(table)}",
         )
     return table[value]
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.message import Message
-
 from actserve import wire
 from actserve.v1 import compute_pb2, service_pb2
+from google.protobuf.message import Message
+
 from actserve_server import messages
 from actserve_server.activations import catalogue
 from actserve_server.engine.inlets import Chunk
@@ -121,7 +121,9 @@ class Servicer:
                     )
                 if latest is not None and message.job <= latest:
                     raise UnexpectedFrame(
-                        f"a header for job {message.job} after job {latest}; numbers must grow", field="job", value=message.job
+                        f"a header for job {message.job} after job {latest}; numbers must grow",
+                        field="job",
+                        value=message.job,
                     )
                 if self._gate.draining:
                     raise Draining
@@ -150,7 +152,9 @@ class Servicer:
             raise InvalidOption("page_size must not be negative", field="page_size", value=request.page_size)
         records = sorted(catalogue.CATALOGUE, key=lambda record: record.name)
         if request.page_token and request.page_token not in {record.name for record in records}:
-            raise InvalidOption("page_token is not one that this server gave", field="page_token", value=request.page_token)
+            raise InvalidOption(
+                "page_token is not one that this server gave", field="page_token", value=request.page_token
+            )
         size = min(request.page_size or _USUAL_PAGE, _LARGEST_PAGE)
         rest = [record for record in records if record.name > request.page_token]
         page = rest[:size]
@@ -171,7 +175,7 @@ class Servicer:
         return service_pb2.GetServerInfoResponse(server=self._info)
 
 
-def _unary(kind: type[T], method: Callable[[T], Message]) -> grpc.RpcMethodHandler:
+def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:
     def handle(raw: bytes, context: grpc.ServicerContext) -> bytes:
         request = kind()
         try:

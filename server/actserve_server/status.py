@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import grpc
+from actserve.v1 import errors_pb2
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from actserve.v1 import errors_pb2
 from actserve_server import errors
 
 DOMAIN = "actserve"

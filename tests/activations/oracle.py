@@ -6,12 +6,14 @@ carried. It shares no code with the kernels, and knows nothing of how they are c
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mpmath as mp  # type: ignore[import-untyped]
+import mpmath as mp
 import numpy as np
+from actserve_server.activations.catalogue import find
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record
 
 Real = Any  # mpmath ships no types
@@ -43,15 +45,17 @@ def _names(record: Record, values: Sequence[float]) -> dict[str, Any]:
     return _NAMES | {p.name: mp.mpf(value) for p, value in zip(record.parameters, values, strict=True)}
 
 
-def _evaluate(code: Any, names: dict[str, Any]) -> Real:
-    with mp.workdps(DIGITS):
-        return mp.mpf(eval(code, names))
-
-
 def value(record: Activation, x: float | Real, params: Sequence[float] = (), *, derivative: bool = False) -> Real:
     """f(x), or f'(x), at a finite number."""
-    formula = record.derivative_formula if derivative else record.formula
-    return _evaluate(compile(formula, record.name, "eval"), _names(record, params) | {"x": mp.mpf(x)})
+    return _value(record.name, record.derivative_formula if derivative else record.formula, x, tuple(params))
+
+
+@functools.cache
+def _value(name: str, formula: str, x: float | Real, params: tuple[float, ...]) -> Real:
+    record = find(name)
+    assert record is not None
+    with mp.workdps(DIGITS):
+        return mp.mpf(eval(formula, _names(record, params) | {"x": mp.mpf(x)}))
 
 
 def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[Real]:

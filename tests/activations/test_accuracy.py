@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import mpmath as mp  # type: ignore[import-untyped]
+import mpmath as mp
 import numpy as np
 import oracle
 import pytest
@@ -48,14 +48,14 @@ def points(record: Activation, params: tuple[float, ...], dtype: Any) -> np.ndar
     for parameter, value in zip(record.parameters, params, strict=True):
         if parameter.name == "beta" and value != 0:
             scale = 1 / value
-    bulk = [generator.uniform(-width, width, 40) for width in (1.0, 6.0, 40.0, edge + 10)]
+    bulk = [generator.uniform(-width, width, 30) for width in (1.0, 6.0, 40.0, edge + 10)]
     near = [
         root + generator.standard_normal(20) * 10 ** generator.uniform(-16, -1, 20)
         for root in (-1.27846454, -0.75179152)
     ]
     tails = [side * (edge - generator.uniform(0, 40, 20)) for side in (-1, 1)]
     normal_tail = -math.sqrt(2 * edge) + generator.uniform(-0.5, 2, 20)
-    binades = 2.0 ** generator.uniform(information.minexp - information.nmant, information.maxexp - 1, 80)
+    binades = 2.0 ** generator.uniform(information.minexp - information.nmant, information.maxexp - 1, 40)
     scaled = np.concatenate([*bulk, *near, *tails, normal_tail]) * scale
     smallest = information.smallest_subnormal
     with np.errstate(over="ignore"):

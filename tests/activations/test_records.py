@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-import mpmath as mp  # type: ignore[import-untyped]
+import mpmath as mp
 import oracle
 import pytest
 from actserve_server.activations.catalogue import CATALOGUE, find, near

@@ -1,11 +1,11 @@
 """Activations of whole slices: softmax and log-softmax. Says what they are, not how blocks reach them.
 
 A slice is summed up by its maximum m, the place of the first element that has it (the winner), and T, the sum of
-exp((x_j - m)/temperature) over all *other* elements. The winner's own term is the 1 in 1 + T, so that T keeps its digits
-where one element dominates: log-softmax([50, 0])[0] = -log1p(T) = -1.93e-22, which m - log(sum) has lost.
+exp((x_j - m)/temperature) over all *other* elements. The winner's own term is the 1 in 1 + T, so that T keeps its
+digits where one element dominates: log-softmax([50, 0])[0] = -log1p(T) = -1.93e-22, which m - log(sum) has lost.
 
-A slice that holds a NaN or +inf has T = NaN, so that every result of it is NaN. A slice of -inf alone has no softmax; it
-is NaN too, or, with all_masked="zero", has T = 0, m = 0 and the winner's place -1, from which the results follow.
+A slice that holds a NaN or +inf has T = NaN, so that every result of it is NaN. A slice of -inf alone has no softmax:
+it is NaN too, or, with all_masked="zero", has T = 0, m = 0 and the winner's place -1, whence the results follow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAXIMUM, OTHERS, WINNER, LOG_NORMALIZER = 0, 1, 2, 3
 TOTAL, TOTAL_REST = 0, 1
 
 # Slices are summed in lanes, so that loops over them vectorize also where the block is a single column: the flattened
-# block is read in rows of `width` = lanes * inner elements, and a column's lanes are the elements of a row that are its.
+# block is read in rows of `width` = lanes * inner elements, and a column's lanes are its elements in a row.
 FOLDED_WIDTH = 256
 WORTH_FOLDING = 128
 
@@ -221,7 +221,7 @@ ALL_MASKED = Parameter(
 SOFTMAX = AxisActivation(
     name="softmax",
     summary="A probability for every element of a slice, in proportion to its exponential.",
-    reference="Bridle, Probabilistic interpretation of feedforward classification network outputs, in Neurocomputing, 1990",
+    reference="Bridle, Probabilistic interpretation of feedforward classification network outputs, 1990",
     formula="exp((x[i] - max(x)) / temperature) / fsum(exp((v - max(x)) / temperature) for v in x)",
     derivative_formula="softmax(x, i) * ((1 if i == k else 0) - softmax(x, k)) / temperature",
     state_size=4,
@@ -293,6 +293,6 @@ LOG_SOFTMAX = AxisActivation(
     jacobian=_log_softmax_jacobian,
     range="[-inf, 0]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="right", smooth=True),
-    advice="Before a negative log-likelihood loss, where the logarithm of a rounded softmax would be -inf or lose its digits.",
+    advice="Before a negative log-likelihood loss: the logarithm of a rounded softmax loses digits, or is -inf.",
     parameters=(ALL_MASKED,),
 )

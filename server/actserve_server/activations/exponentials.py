@@ -25,8 +25,8 @@ def _elu_slope(x: float, alpha: float) -> float:
 ELU = Activation(
     name="elu",
     summary="The identity above zero; below it, an exponential that levels off at -alpha.",
-    reference="Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear units, "
-    "2015, arXiv:1511.07289",
+    reference="Clevert, Unterthiner and Hochreiter, Fast and accurate deep network learning by exponential linear "
+    "units, 2015, arXiv:1511.07289",
     formula="x if x > 0 else alpha * (exp(x) - 1)",
     derivative_formula="1 if x > 0 else alpha * exp(x)",
     forward=_elu,
@@ -41,7 +41,8 @@ ELU = Activation(
 LINEAR_TAIL = -40.0
 
 
-# log(1 + exp(beta x))/beta = max(x, 0 as beta x has its sign) + log(1 + exp(-|beta x|))/beta; beta x is carried as hi + lo.
+# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo.
+# The exponential is asked for twice in the same words, so that its polynomial is computed once.
 @kernel
 def _softplus(x: float, beta: float, threshold: float) -> float:
     hi = beta * x
@@ -67,8 +68,8 @@ def _softplus_slope(x: float, beta: float, threshold: float) -> float:
 SOFTPLUS = Activation(
     name="softplus",
     summary="A ReLU without the corner: the integral of the sigmoid.",
-    reference="Dugas, Bengio, Belisle, Nadeau and Garcia, Incorporating second-order functional knowledge for better option "
-    "pricing, NIPS 2000",
+    reference="Dugas, Bengio, Belisle, Nadeau and Garcia, Incorporating second-order functional knowledge for better "
+    "option pricing, NIPS 2000",
     formula="x if beta * x > threshold else log(1 + exp(beta * x)) / beta",
     derivative_formula="1 if beta * x > threshold else 1 / (1 + exp(-beta * x))",
     forward=_softplus,

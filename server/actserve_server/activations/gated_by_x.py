@@ -29,8 +29,8 @@ NEAR = 0.25
 """How near its zero a derivative is taken from the quotient by the distance, where the closed form would cancel."""
 
 
-# x is made finite where its infinity would meet a 0; beta x is carried as hi + lo. The exponential is asked for twice in
-# the same words, so that its polynomial is computed once.
+# x is made finite where its infinity would meet a 0; beta x is carried as hi + lo. The exponential is asked for twice
+# in the same words, so that its polynomial is computed once.
 @kernel
 def _silu(x: float, beta: float) -> float:
     finite = min(max(x, -LARGEST), LARGEST)
@@ -63,8 +63,8 @@ def _silu_slope(x: float, beta: float) -> float:
 SILU = Activation(
     name="silu",
     summary="x times its own sigmoid: smooth, and slightly negative to the left of zero.",
-    reference="Elfwing, Uchibe and Doya, Sigmoid-weighted linear units, 2017, arXiv:1702.03118; with beta, Ramachandran, Zoph "
-    "and Le, Searching for activation functions, 2017, arXiv:1710.05941",
+    reference="Elfwing, Uchibe and Doya, Sigmoid-weighted linear units, 2017, arXiv:1702.03118; with beta, "
+    "Ramachandran, Zoph and Le, Searching for activation functions, 2017, arXiv:1710.05941",
     formula="x / (1 + exp(-beta * x))",
     derivative_formula="(1 + exp(-beta * x) * (1 + beta * x)) / (1 + exp(-beta * x))**2",
     forward=_silu,

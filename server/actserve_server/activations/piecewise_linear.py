@@ -53,7 +53,7 @@ RELU = Activation(
     range="[0, inf)",
     traits=Traits(monotonic=True, zero_centred=False, saturates="left", smooth=False),
     kinks=(0.0,),
-    advice="The default for hidden layers, cheap and without vanishing gradients above zero; watch for neurons that die.",
+    advice="The default for hidden layers: cheap, no vanishing gradients above zero; watch for neurons that die.",
 )
 
 

@@ -58,12 +58,12 @@ def _tanh_slope(x: float) -> float:
 TANH = Activation(
     name="tanh",
     summary="From -1 to 1 along an S: the hyperbolic tangent.",
-    reference="LeCun, Bottou, Orr and Mueller, Efficient BackProp, in Neural Networks: Tricks of the Trade, Springer, 1998",
+    reference="LeCun, Bottou, Orr and Mueller, Efficient BackProp, Neural Networks: Tricks of the Trade, 1998",
     formula="tanh(x)",
     derivative_formula="1 / cosh(x)**2",
     forward=_tanh,
     derivative=_tanh_slope,
     range="(-1, 1)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
-    advice="For normalized inputs and recurrent cells, where outputs of both signs help; it too saturates at both ends.",
+    advice="For normalized inputs and recurrent cells, where outputs of both signs help; it saturates at both ends.",
 )

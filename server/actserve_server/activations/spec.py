@@ -15,6 +15,7 @@ from typing import Literal
 
 from actserve_server.elementary.source import Kernel, kernel
 
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
     """A number, or a choice among words, that shapes an activation.

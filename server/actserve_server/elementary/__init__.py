@@ -1,7 +1,7 @@
 """The elementary functions that kernels are written in, each in two precisions under one name.
 
-`WIDE` is for float64 results, `NARROW` for results that will be rounded to float32; the compiler binds a kernel's names to
-the one or the other. As attributes of this module the names are the wide ones. All take and return float64.
+`WIDE` is for float64 results, `NARROW` for results that will be rounded to float32; the compiler binds a kernel's
+names to the one or the other. As attributes of this module the names are the wide ones. All take and return float64.
 
     fma(a, b, c)            a * b + c, rounded once
     copysign(a, b)          the magnitude of a with the sign of b
@@ -13,7 +13,7 @@ the one or the other. As attributes of this module the names are the wide ones. 
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
     silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
 
-This module knows neither activations nor loops. None of these can be called from Python: they are source for the compiler.
+This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
 """
 
 from __future__ import annotations

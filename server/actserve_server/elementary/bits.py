@@ -1,10 +1,10 @@
 """What the elementary functions need of the machine: fused multiply-add, the bits of a float64, signs, polynomials.
 
-Numba intrinsics, each a single LLVM instruction or a chain of them, that run only in compiled code. Nothing here knows any
-mathematics.
+Numba intrinsics, each a single LLVM instruction or a chain of them, that run only in compiled code. Nothing here knows
+which functions are computed with them.
 
-A multiply-add is written out wherever it is meant: were the compiler free to contract, the body of a vectorized loop, its
-remainder and another CPU could give different bits.
+A multiply-add is written out wherever it is meant: were the compiler free to contract, the body of a vectorized loop,
+its remainder and another CPU could give different bits.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def _float_of(typing_context: Any, bits: Any) -> Any:
 def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     """The value at x of a polynomial, coefficients lowest power first, in fused multiply-adds.
 
-    By Estrin's scheme, whose longest chain of dependent instructions grows with the logarithm of the degree: by Horner's
-    rule the loops around it would wait for the latency of each step.
+    By Estrin's scheme, whose longest chain of dependent instructions grows with the logarithm of the degree: by
+    Horner's rule the loops around it would wait for the latency of each step.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -157,7 +157,7 @@ def narrow_tanh(x: float) -> float:
 
 @kernel
 def narrow_scaled_normal_tail(a: float) -> float:
-    """exp(a^2/2) Phi(-a) for 0 <= a <= 16; beyond, the product with exp(-a^2/2) is 0 in float32 whatever is returned."""
+    """exp(a^2/2) Phi(-a) for 0 <= a <= 16; beyond, anything times exp(-a^2/2) is 0 in float32."""
     inverse = 1.0 / (a + 4.0)
     return inverse * polynomial(fma(-8.0, inverse, 1.0), NARROW_TAIL)
 

@@ -1,8 +1,8 @@
 """Elementary functions for float64 results: within about one unit in the last place over the whole domain.
 
-Scalar and free of branches, so that the loop which a kernel is compiled into is vectorized as a whole; no instruction is
-needed that AVX2 lacks (a number is rounded, and its integer read, by adding 1.5 * 2^52). Overflow goes to infinity and
-underflow is gradual. What a NaN gives is unspecified: whoever builds the loop puts NaN in, NaN out around it.
+Scalar and free of branches, so that the loop which a kernel is compiled into is vectorized as a whole; no instruction
+is needed that AVX2 lacks (a number is rounded, and its integer read, by adding 1.5 * 2^52). Overflow goes to infinity
+and underflow is gradual. What a NaN gives is unspecified: whoever builds the loop puts NaN in, NaN out around it.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
@@ -144,7 +144,7 @@ def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
 
 @kernel
 def wide_scaled_exp(y: float, hi: float, lo: float) -> float:
-    """y exp(hi + lo), where |lo| is at most an ulp of hi; for hi <= 0 right also where exp alone would be subnormal or 0.
+    """y exp(hi + lo), where |lo| is at most an ulp of hi; for hi <= 0 right also where exp alone would underflow.
 
     The power of two is applied in thirds, the last of which is the first that can be inexact.
     """

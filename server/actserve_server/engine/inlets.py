@@ -48,7 +48,7 @@ class _Inlet:
             return head[:size]
         if len(head) == size:
             return self._parts.popleft()
-        block = memoryview(np.empty(size, np.uint8))
+        block = np.empty(size, np.uint8).data
         filled = 0
         while filled < size:
             part = self._parts.popleft()
@@ -125,7 +125,10 @@ def _accept(plan: Plan, inlets: tuple[_Inlet, ...], chunk: Chunk) -> None:
         )
     if plan.row_elements == 0:
         raise ChunkOutOfPlace(
-            "a chunk has bytes, and the rows of this tensor have no elements", field="data", value=len(chunk.data), allowed=0
+            "a chunk has bytes, and the rows of this tensor have no elements",
+            field="data",
+            value=len(chunk.data),
+            allowed=0,
         )
     if end > plan.max_tensor_bytes:
         raise LimitExceeded(

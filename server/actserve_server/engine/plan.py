@@ -10,7 +10,6 @@ import difflib
 import math
 from collections.abc import Mapping
 
-
 from actserve_server.activations import catalogue
 from actserve_server.activations.spec import Parameter, Record
 from actserve_server.errors import (
@@ -86,7 +85,9 @@ def plan(job: Job, limits: Limits) -> Plan:
     _check_shape(x, "header.inputs[0].shape", job.open_ended, limits)
     if job.chunk_bytes < 0:
         raise InvalidOption(
-            f"chunk_bytes is {job.chunk_bytes}, and must not be negative", field="header.chunk_bytes", value=job.chunk_bytes
+            f"chunk_bytes is {job.chunk_bytes}, and must not be negative",
+            field="header.chunk_bytes",
+            value=job.chunk_bytes,
         )
     chunk_bytes = min(job.chunk_bytes or limits.chunk_bytes, limits.max_chunk_bytes)
     subject = Subject(
@@ -215,12 +216,14 @@ def _parameters(record: Record, given: Mapping[str, float | str | bool]) -> tupl
                 near=", ".join(near),
             )
         if parameter.name in values:
-            both = " and ".join(sorted(alias for alias, other in names.items() if other is parameter and alias in given))
-            raise InvalidParameter(f"{both} are one parameter of {record.name}; give one of them", field=field, value=name)
+            both = " and ".join(
+                sorted(alias for alias, other in names.items() if other is parameter and alias in given)
+            )
+            raise InvalidParameter(
+                f"{both} are one parameter of {record.name}; give one of them", field=field, value=name
+            )
         values[parameter.name] = _argument(record, parameter, value, field)
-    return tuple(
-        values[p.name] if p.name in values else _argument(record, p, p.default, "") for p in record.parameters
-    )
+    return tuple(values[p.name] if p.name in values else _argument(record, p, p.default, "") for p in record.parameters)
 
 
 def _argument(record: Record, parameter: Parameter, value: float | str | bool, field: str) -> float:
@@ -235,5 +238,3 @@ def _argument(record: Record, parameter: Parameter, value: float | str | bool, f
         value=value,
         allowed=parameter.allowed(),
     )
-
-

@@ -12,7 +12,7 @@ import hashlib
 import pickle
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from numba.core import types as numba_types
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 
-from actserve_server.activations.spec import Record
 from actserve_server import elementary
+from actserve_server.activations.spec import Record
 from actserve_server.kernels import target
 from actserve_server.kernels.binding import Bindings, digest
 from actserve_server.kernels.loops import OPERATIONS
@@ -37,7 +37,7 @@ Function = Callable[..., Any]
 _TARGET = target.pin()
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
-DTYPES = {
+DTYPES: dict[np.dtype[Any], tuple[numba_types.Type, Mapping[str, Function]]] = {
     np.dtype(np.float32): (numba_types.float32, elementary.NARROW),
     np.dtype(np.float64): (numba_types.float64, elementary.WIDE),
 }
@@ -57,23 +57,27 @@ ARGUMENTS: dict[str, Callable[[numba_types.Type, int], numba_types.Type]] = {
     "tally": lambda *_: numba_types.Array(numba_types.int64, 1, "C"),
     "counts": lambda *_: numba_types.Array(numba_types.int64, 2, "C"),
     "index": lambda *_: numba_types.int64,
-    "params": lambda _, parameters: numba_types.UniTuple(numba_types.float64, parameters),
+    "params": lambda _, parameters: numba_types.containers.UniTuple(numba_types.float64, parameters),
 }
 """The words in which signatures are written, given the tensor's type and the number of parameters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Unit:
-    """One function to compile."""
+    """One function to compile; raises ValueError for a data type without loops."""
 
     label: str
     """What it is called in logs and file names, such as `gelu-forward-float32`."""
-    loop: Callable[[Function], Function] | None
+    loop: Callable[[Function], Any] | None
     """The factory of the loop around the kernel; None for a kernel that is a loop already."""
     kernel: types.FunctionType
     arguments: tuple[str, ...]
     dtype: np.dtype[Any]
     parameters: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"no loops are compiled for {self.dtype}, only for {', '.join(map(str, DTYPES))}")
 
     def signature(self) -> tuple[numba_types.Type, ...]:
         """The types of the arguments."""
@@ -97,8 +101,6 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any]) -> Unit:
     operations = OPERATIONS[type(record)]
     if operation not in operations:
         raise ValueError(f"{record.name} has no operation {operation!r}; it has {', '.join(operations)}")
-    if dtype not in DTYPES:
-        raise ValueError(f"no loops are compiled for {dtype}, only for {', '.join(map(str, DTYPES))}")
     chosen = operations[operation]
     kernel = getattr(record, chosen.kernel)
     label = f"{record.name}-{operation}-{dtype}"
@@ -122,7 +124,8 @@ def _source(unit: Unit) -> types.FunctionType:
     bindings = Bindings(primitives, unit.digest()[:20])
     if unit.loop is None:
         return bindings.bind(unit.kernel)
-    return bindings.named(unit.loop(bindings.inline(unit.kernel)))
+    loop: Any = unit.loop(bindings.inline(unit.kernel))
+    return bindings.named(loop)
 
 
 def translate(unit: Unit) -> CompileResult:

@@ -35,19 +35,22 @@ class Cache:
     >>> cache.get("gelu")
     b'code'
 
-    `directory` is made if it is missing; if it is None or cannot be written to, a private one takes its place and goes
-    with the process. `baked` directories come first and are only read. A file that was cut short or changed is a miss.
+    `directory` is made if it is missing; if it is None or cannot be written to, a private one that goes with the process
+    takes its place, and what could not be written to is still read. `baked` directories come first and are only read. A file that was cut short or changed is a miss.
     """
 
     def __init__(self, directory: Path | None, fingerprint: str, baked: Sequence[Path] = ()) -> None:
         self._name = _PREFIX + fingerprint[:16]
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        if directory is None or not _writable(directory):
+        if directory is not None and not _writable(directory):
+            _log.warning(
+                "%s cannot be written to: what is compiled from here on is kept by this process alone", directory
+            )
+            baked, directory = (*baked, directory), None
+        if directory is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="actserve-kernels-")
-            if directory is not None:
-                _log.warning("%s cannot be written to: compiled kernels are kept for this process only", directory)
-        self.directory = Path(self._temporary.name) if self._temporary else directory
-        self._layers = [folder / self._name for folder in (*baked, self.directory) if folder is not None]
+            directory = Path(self._temporary.name)
+        self.directory: Path = directory
+        self._layers = [folder / self._name for folder in (*baked, directory)]
         self._pruned = False
 
     def get(self, name: str) -> bytes | None:

@@ -32,7 +32,9 @@ _LONGEST_BUILD_S = 120.0
 _DONE = b"done\n"
 
 # The child must find the same modules as the parent, however the parent was told of them.
-_START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from actserve_server.kernels import cold; cold.main()"
+_START = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from actserve_server.kernels import cold; cold.main()"
+)
 
 
 class ChildFailed(Exception):

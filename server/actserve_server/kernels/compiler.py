@@ -33,9 +33,10 @@ import logging
 import os
 import queue
 import threading
+import types
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,7 @@ def configure(cache_dir: Path | None, baked: Sequence[Path] = ()) -> None:
 
 
 def load(record: Record, operation: str, dtype: npt.DTypeLike) -> Compiled:
-    """The compiled loop for an operation of a record, as `configure`'s module says.
+    """The compiled loop for an operation of a record, as the head of this module says.
 
     >>> out = np.empty(2, np.float32)
     >>> load(RELU, "forward", np.float32)(np.array([-1, 2], np.float32), out, ())
@@ -110,7 +111,7 @@ def warm(
     label of the last. It is called in the thread that called `warm`.
     """
     chosen = None if operations is None else set(operations)
-    kinds = [np.dtype(dtype) for dtype in (DTYPES if dtypes is None else dtypes)]
+    kinds: list[np.dtype[Any]] = list(DTYPES) if dtypes is None else [np.dtype(dtype) for dtype in dtypes]
     tasks: list[tuple[_Key, Unit]] = [
         ((record, operation, dtype), unit_of(record, operation, dtype))
         for record in records
@@ -152,7 +153,8 @@ def close() -> None:
 
 def _reduction(name: str, dtype: np.dtype[Any]) -> Unit:
     reduction = REDUCTIONS[name]
-    return Unit(f"{name}-{dtype}", None, reduction.function, reduction.arguments, dtype)
+    function = cast(types.FunctionType, reduction.function)
+    return Unit(f"{name}-{dtype}", None, function, reduction.arguments, dtype)
 
 
 def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Compiled:

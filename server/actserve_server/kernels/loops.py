@@ -31,7 +31,7 @@ def _elements(kernel: Function) -> Function:
         for p in range(out.size):
             v = np.float64(x[p])
             y = kernel(v, *params)
-            out[p] = y if (v == v) & (y == y) else np.nan
+            out[p] = np.nan if np.isnan(v) | np.isnan(y) else y
 
     return elements
 
@@ -43,7 +43,7 @@ def _elements_vjp(kernel: Function) -> Function:
         for p in range(out.size):
             v = np.float64(x[p])
             y = kernel(v, *params) * np.float64(g[p])
-            out[p] = y if (v == v) & (y == y) else np.nan
+            out[p] = np.nan if np.isnan(v) | np.isnan(y) else y
 
     return elements_vjp
 
@@ -96,11 +96,11 @@ def _slices(kernel: Function) -> Function:
             if inner == 1:
                 for p in range(piece.size):
                     y = kernel(np.float64(elements[p]), i + p, 0, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             else:
                 for p in range(piece.size):
                     y = kernel(np.float64(elements[p]), i, j + p, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             done += piece.size
 
     return slices
@@ -130,11 +130,11 @@ def _slices_vjp(kernel: Function) -> Function:
             if inner == 1:
                 for p in range(piece.size):
                     y = kernel(np.float64(elements[p]), np.float64(upstream[p]), i + p, 0, found, products, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             else:
                 for p in range(piece.size):
                     y = kernel(np.float64(elements[p]), np.float64(upstream[p]), i, j + p, found, products, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             done += piece.size
 
     return slices_vjp
@@ -161,11 +161,11 @@ def _jacobian(kernel: Function) -> Function:
                 column = values[o * n + k : (o + 1) * n]
                 for p in range(piece.size):
                     y = kernel(v, np.float64(column[p]), i, k + p, 0, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             else:
                 for p in range(piece.size):
                     y = kernel(v, np.float64(x[o, k + p, j]), i, k + p, j, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             done += piece.size
 
     return jacobian
@@ -191,12 +191,12 @@ def _jacobian_diagonal(kernel: Function) -> Function:
                 for p in range(piece.size):
                     v = np.float64(elements[p])
                     y = kernel(v, v, i + p, i + p, 0, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             else:
                 for p in range(piece.size):
                     v = np.float64(elements[p])
                     y = kernel(v, v, i, i, j + p, found, *params)
-                    piece[p] = y if y == y else np.nan
+                    piece[p] = np.nan if np.isnan(y) else y
             done += piece.size
 
     return jacobian_diagonal

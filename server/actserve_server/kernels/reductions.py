@@ -8,8 +8,7 @@ and its form on the wire, are not known here.
 from __future__ import annotations
 
 import dataclasses
-import types
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -221,7 +220,7 @@ _FIELD = 1023
 
 @kernel
 def _pack(a):  # type: ignore[no-untyped-def]
-    return np.int32(a <= 0) + (np.int32(a == 0) << 10) + (np.int32(a != a) << 20)
+    return np.int32(a <= 0) + (np.int32(a == 0) << 10) + (np.int32(np.isnan(a)) << 20)
 
 
 @kernel
@@ -243,7 +242,7 @@ def _count_run(a, begin, end, neuron, counts):  # type: ignore[no-untyped-def]
         v = a[p]
         inactive += v <= 0
         zero += v == 0
-        nan += v != v
+        nan += np.isnan(v)
     counts[0, neuron] += end - begin
     counts[1, neuron] += inactive
     counts[2, neuron] += zero
@@ -259,7 +258,7 @@ def _count_columns(a, begin, end, neuron, counts):  # type: ignore[no-untyped-de
         counts[0, j] += 1
         counts[1, j] += np.int64(v <= 0)
         counts[2, j] += np.int64(v == 0)
-        counts[3, j] += np.int64(v != v)
+        counts[3, j] += np.int64(np.isnan(v))
 
 
 @kernel
@@ -315,7 +314,7 @@ def new_counts(neurons: int) -> npt.NDArray[np.int64]:
 class Reduction:
     """A loop to compile, and the arguments it takes in the words of `build.ARGUMENTS`."""
 
-    function: Any
+    function: Callable[..., None]
     arguments: tuple[str, ...]
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from actserve_server.errors import InvalidOption
 from actserve_server.activations.spec import AxisActivation
+from actserve_server.errors import InvalidOption
 from actserve_server.kernels.compiler import load
 from actserve_server.modes.base import Array, Piece, Scalars, Stage, Subject, Tensor
 

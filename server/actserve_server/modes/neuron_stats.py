@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-
 from actserve.stats import NeuronCounts
+
 from actserve_server.errors import InvalidAxis, InvalidOption
 from actserve_server.kernels import compiler
 from actserve_server.kernels.reductions import COUNT_ROWS, new_counts

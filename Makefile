@@ -1,0 +1,56 @@
+# `make demo` and `make test` are all that a newcomer needs: each sets up what it uses, on a machine with Python 3.11+.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check format generate lock serve bench image-test clean
+
+help:  ## show what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Everything comes from the lock, with hashes; the project itself is installed in place.
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(READY)  ## train a small network on real digits, every activation computed by the service
+	$(BIN)/actserve demo --output out/demo.png
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/generate.py --image build/actserve.binpb
+	$(BIN)/buf lint build/actserve.binpb --config protos/buf.yaml
+
+format: $(READY)  ## format the code, and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+generate: $(READY)  ## write the generated code from the .proto files
+	$(BIN)/python tools/generate.py
+
+lock: $(READY)  ## resolve the dependencies anew (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
+		--all-extras --group dev pyproject.toml --output-file requirements.lock
+
+serve: $(READY)  ## run a server on 127.0.0.1:50051
+	$(BIN)/actserve serve
+
+bench: $(READY)  ## measure the transport against plain gRPC services
+	$(BIN)/python benchmarks/transport.py
+
+image-test: $(READY)  ## build the image and bring the compose file up, really
+	deploy/image-test.sh
+
+clean:  ## remove what make made
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

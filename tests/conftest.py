@@ -1,0 +1,64 @@
+"""A real server in process, and clients of it: what nearly all tests go through."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from actserve_client import Client
+from actserve_server.app import Server
+from actserve_server.config import Config
+
+MakeServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def socket_folder() -> Iterator[Path]:
+    # Not tmp_path: a Unix socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="actserve-tests-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def server(socket_folder: Path) -> Iterator[Server]:
+    """A server that all tests share, on a Unix socket and a TCP port."""
+    server = Server(Config(address=f"unix:{socket_folder}/shared,127.0.0.1:0", grace_s=1))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def address(server: Server) -> str:
+    return server.addresses[0]
+
+
+@pytest.fixture(scope="session")
+def client(address: str) -> Iterator[Client]:
+    with Client(address, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """Starts a server with settings of its own; it ends with the test."""
+    servers: list[Server] = []
+
+    def make(**settings: object) -> Server:
+        server = Server(Config(**{"address": "127.0.0.1:0", "grace_s": 1.0, **settings}))  # type: ignore[arg-type]
+        server.start()
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_server_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("ACTSERVE_")]:
+        monkeypatch.delenv(name)
