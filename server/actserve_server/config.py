@@ -156,8 +156,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
             _flag(field.name),
-            metavar=(field.metadata["choices"]
-            and "|".join(field.metadata["choices"]))
+            metavar=(field.metadata["choices"] and "|".join(field.metadata["choices"]))
             or field.name.split("_")[-1].upper(),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )

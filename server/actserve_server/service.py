@@ -109,8 +109,10 @@ class Servicer:
         with self._gate:
             latest = failed = None
             for raw in raws:
-                message, _ = _parse(compute_pb2.ComputeStreamRequest, raw)
+                message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
                 frame = message.WhichOneof("frame")
+                if frame == "chunk" and message.job == latest and not data:
+                    continue  # a job ends with its last byte; a chunk of nothing after it, as for an empty tensor, is harmless
                 if frame != "header" and failed is not None and message.job == failed:
                     continue
                 if frame != "header":

@@ -32,7 +32,9 @@ def softmax(x: Array, axis: int = -1) -> Array:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ELEMENTWISE + ALONG_AXIS)
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 0, 3), (2, 3, 2), (2, 1, 3, 2), (1, 2, 2, 2, 3)])
-def test_results_are_new_writable_and_like_the_input(client: Client, name: str, dtype: Any, shape: tuple[int, ...]) -> None:
+def test_results_are_new_writable_and_like_the_input(
+    client: Client, name: str, dtype: Any, shape: tuple[int, ...]
+) -> None:
     x = arrays(shape, dtype)
     before = x.copy()
     y = client.forward(name, x)

@@ -112,7 +112,8 @@ def test_out_is_filled_whatever_its_layout(client: Client, rows: int) -> None:
 @SHARED
 @given(
     st.lists(
-        st.tuples(st.sampled_from([np.float32, np.float64]), st.lists(st.integers(0, 3), max_size=3).map(tuple)), max_size=6
+        st.tuples(st.sampled_from([np.float32, np.float64]), st.lists(st.integers(0, 3), max_size=3).map(tuple)),
+        max_size=6,
     )
 )
 def test_each_block_has_its_result_in_order(client: Client, kinds: list[tuple[Any, tuple[int, ...]]]) -> None:

@@ -43,9 +43,13 @@ VALID = compute_pb2.ComputeStreamRequest(job=3, chunk=compute_pb2.InputChunk(off
 @given(
     st.one_of(
         st.binary(max_size=60),
-        st.lists(st.sampled_from([VALID.SerializeToString(), b"\xc2\x3e\x01a", b"\x08\x05", b"\xc2\xbe\x00\x01z"])).map(b"".join),
+        st.lists(st.sampled_from([VALID.SerializeToString(), b"\xc2\x3e\x01a", b"\x08\x05", b"\xc2\xbe\x00\x01z"])).map(
+            b"".join
+        ),
         st.tuples(st.integers(0, 24), st.integers(0, 255)).map(
-            lambda change: VALID.SerializeToString()[: change[0]] + bytes([change[1]]) + VALID.SerializeToString()[change[0] + 1 :]
+            lambda change: (
+                VALID.SerializeToString()[: change[0]] + bytes([change[1]]) + VALID.SerializeToString()[change[0] + 1 :]
+            )
         ),
     )
 )

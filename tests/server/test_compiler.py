@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import itertools
+import json
 import logging
 import os
 import re
@@ -33,7 +33,15 @@ Loop = Callable[..., None]
 
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
 TRAITS = Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True)
-PROSE = {"summary": "", "reference": "", "formula": "", "derivative_formula": "", "range": "", "advice": "", "traits": TRAITS}
+PROSE = {
+    "summary": "",
+    "reference": "",
+    "formula": "",
+    "derivative_formula": "",
+    "range": "",
+    "advice": "",
+    "traits": TRAITS,
+}
 
 
 @kernel
@@ -211,7 +219,7 @@ def test_sizes_that_differ_are_refused() -> None:
 
 
 def _axis_case(shape: tuple[int, int, int]) -> tuple[Array, Array, Array, Array]:
-    outer, n, inner = shape
+    outer, _, inner = shape
     generator = np.random.default_rng(1)
     x = generator.integers(-9, 9, shape).astype(F32)
     g = generator.integers(-9, 9, shape).astype(F32)
@@ -454,7 +462,8 @@ def test_a_directory_that_cannot_be_written_to_gives_way_to_a_private_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
-    cache = Cache(tmp_path / "file" / "kernels", PRINT)
+    with caplog.at_level(logging.INFO):
+        cache = Cache(tmp_path / "file" / "kernels", PRINT)
     cache.put("name", b"code")
     assert cache.get("name") == b"code"
     assert "cannot be written to" in caplog.text
@@ -577,9 +586,7 @@ def test_threads_that_ask_for_one_cold_kernel_compile_it_once_and_others_go_on(b
     builder.begun.clear()
     builder.may_go_on.clear()
     found: list[Loop] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(compiler.load(NEGATE, "forward", F32))) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(compiler.load(NEGATE, "forward", F32))) for _ in range(4)]
     for thread in threads:
         thread.start()
     assert builder.begun.wait(60)
@@ -668,9 +675,7 @@ def test_the_child_ends_when_its_parent_is_gone() -> None:
     assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60).returncode == 0
 
 
-def test_warm_compiles_all_that_is_missing_and_nothing_twice(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warm_compiles_all_that_is_missing_and_nothing_twice(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int, str]] = []
     record = find("relu")
     assert record is not None

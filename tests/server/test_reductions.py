@@ -56,7 +56,9 @@ def cut(data: st.DataObject, size: int) -> list[slice]:
 @DTYPES
 @RELAXED
 @given(data=st.data())
-def test_a_sum_of_squares_is_exact_and_any_split_and_order_gives_the_same_state(dtype: Any, data: st.DataObject) -> None:
+def test_a_sum_of_squares_is_exact_and_any_split_and_order_gives_the_same_state(
+    dtype: Any, data: st.DataObject
+) -> None:
     x = data.draw(hnp.arrays(dtype, st.integers(0, 40)))
     state = state_of(x)
     assert state.total * UNIT == exact(x)
@@ -127,7 +129,7 @@ def test_the_value_of_a_sum(x: list[float], value: float) -> None:
     np.testing.assert_equal(state_of(np.array(x, np.float64)).value(), value)
 
 
-@given(total=st.integers(0, 1 << 4300), divisor=st.integers(1, 1 << 70))
+@given(total=st.integers(0, 1 << 4250), divisor=st.integers(1, 1 << 70))
 def test_a_mean_is_rounded_once(total: int, divisor: int) -> None:
     state = SquareSum(count=1, total=total)
     try:
@@ -137,10 +139,10 @@ def test_a_mean_is_rounded_once(total: int, divisor: int) -> None:
     assert state.scaled(divisor) == expected
 
 
-@given(
-    total=st.integers(0, 1 << 4250), rest=st.tuples(*[st.integers(0, 1 << 60)] * 3), other=st.integers(0, 1 << 4250)
-)
-def test_a_square_sum_survives_its_bytes_and_merging_commutes(total: int, rest: tuple[int, int, int], other: int) -> None:
+@given(total=st.integers(0, 1 << 4250), rest=st.tuples(*[st.integers(0, 1 << 60)] * 3), other=st.integers(0, 1 << 4250))
+def test_a_square_sum_survives_its_bytes_and_merging_commutes(
+    total: int, rest: tuple[int, int, int], other: int
+) -> None:
     number, nan, infinite = rest
     state = SquareSum(number + nan + infinite, nan, infinite, total)
     assert SquareSum.from_bytes(state.to_bytes()) == state
@@ -265,7 +267,7 @@ def test_states_of_different_options_do_not_merge_and_the_error_names_both(optio
 
 
 def test_states_of_different_widths_do_not_merge() -> None:
-    with pytest.raises(StateMismatch, match="neuron count .* 3 and 4"):
+    with pytest.raises(StateMismatch, match="neuron count cannot be merged: 3 and 4"):
         neuron_state(np.ones((2, 3))).merge(neuron_state(np.ones((2, 4))))
 
 

@@ -135,11 +135,15 @@ def warm(
 
     try:
         with concurrent.futures.ThreadPoolExecutor(count) as pool:
-            futures = [pool.submit(compile_one, key, unit) for key, unit in tasks]
-            for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
-                label = future.result()
-                if progress is not None:
-                    progress(done, len(tasks), label)
+            try:
+                futures = [pool.submit(compile_one, key, unit) for key, unit in tasks]
+                for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
+                    label = future.result()
+                    if progress is not None:
+                        progress(done, len(tasks), label)
+            finally:
+                # After an error or an interrupt the rest is not wanted.
+                pool.shutdown(wait=False, cancel_futures=True)
     finally:
         for _ in range(count):
             children.get().close()

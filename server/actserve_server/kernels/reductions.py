@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from actserve_server.activations.spec import kernel
 from actserve_server.elementary.bits import bits_of, float_of, fma
+from actserve_server.elementary.source import kernel
 
 __all__ = [
     "COUNT_ROWS",

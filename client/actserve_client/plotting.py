@@ -1,0 +1,109 @@
+"""Pictures: curves and derivatives as the article's visualizer draws them, and the course of the demo's training.
+
+Needs matplotlib (`pip install 'actserve[plot]'`); draws to files, never to a screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actserve_client.client import Client
+
+if TYPE_CHECKING:
+    from actserve_client.demo import Epoch
+
+_POINTS = 1001
+
+
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def draw_activation(
+    axes: Any, client: Client, name: str, low: float, high: float, parameters: Mapping[str, Any] | None = None
+) -> None:
+    """Draw a curve and its derivative into a matplotlib Axes, with the activation's properties."""
+    record = client.describe(name)
+    x = np.linspace(low, high, _POINTS)
+    title = record.name
+    if record.kind == "axis":
+        pairs = np.stack([x, np.zeros_like(x)], axis=1)
+        y = client.forward(name, pairs, parameters=parameters)[:, 0]
+        slope = client.derivative(name, pairs, jacobian="diag", parameters=parameters)[:, 0]
+        title += " of [x, 0], first component"
+    else:
+        y = client.forward(name, x, parameters=parameters)
+        slope = client.derivative(name, x, parameters=parameters)
+    if parameters:
+        title += " (" + ", ".join(f"{key}={value:g}" for key, value in parameters.items()) + ")"
+    axes.axhline(0, color="black", linewidth=0.8, alpha=0.3)
+    axes.axvline(0, color="black", linewidth=0.8, alpha=0.3)
+    axes.plot(x, y, "b-", label="f(x)")
+    axes.plot(x, slope, "r--", label="f'(x)")
+    axes.set_title(title)
+    axes.grid(True, alpha=0.3)
+    axes.legend(loc="upper left", fontsize=8)
+    traits = record.traits
+    words = [f"range {record.range}", "monotonic" if traits.monotonic else "not monotonic"]
+    words += ["zero-centred"] if traits.zero_centred else []
+    words += [f"saturates: {traits.saturates}", "smooth" if traits.smooth else "has a kink"]
+    axes.set_xlabel("  ·  ".join(words), fontsize=7, color="0.35")
+
+
+def plot_activations(
+    client: Client,
+    names: Sequence[str],
+    output: Path,
+    *,
+    low: float = -5.0,
+    high: float = 5.0,
+    parameters: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a PNG with the curve and the derivative of each activation over [low, high]."""
+    columns = math.ceil(math.sqrt(len(names)))
+    figure, grid = _figure(math.ceil(len(names) / columns), columns, 4.8, 3.4)
+    for axes in grid.flat[len(names) :]:
+        axes.set_visible(False)
+    for axes, name in zip(grid.flat, names, strict=False):
+        draw_activation(axes, client, name, low, high, parameters)
+    figure.savefig(output, dpi=120, format="png")
+
+
+def plot_training(client: Client, epochs: Sequence[Epoch], names: Sequence[str], output: Path) -> None:
+    """Write a PNG with the course of a training above, and the activations with their derivatives below."""
+    figure, grid = _figure(2, max(4, len(names)), 4.0, 3.2)
+    numbers = [epoch.number for epoch in epochs]
+    layers = range(len(epochs[0].dead))
+    curves: list[tuple[str, list[tuple[str, list[float]]]]] = [
+        ("loss", [("training", [epoch.loss for epoch in epochs])]),
+        ("accuracy", [("held out", [epoch.accuracy for epoch in epochs])]),
+        ("L2 penalty of the activations", [("held out", [epoch.penalty for epoch in epochs])]),
+        ("dead neurons", [(f"layer {layer + 1}", [float(epoch.dead[layer]) for epoch in epochs]) for layer in layers]),
+    ]
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for axes, (title, lines) in zip(grid[0], curves, strict=False):
+        axes.set_visible(True)
+        for label, values in lines:
+            axes.plot(numbers, values, marker="o", markersize=3, label=label)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.grid(True, alpha=0.3)
+        axes.legend(fontsize=8)
+    for axes, name in zip(grid[1], names, strict=False):
+        axes.set_visible(True)
+        draw_activation(axes, client, name, -5, 5)
+    figure.savefig(output, dpi=110, format="png")
+
+
+__all__ = ["draw_activation", "plot_activations", "plot_training"]
