@@ -528,6 +528,7 @@ class Blocks:
         self._job = 0
         self._key: tuple[Any, ...] | None = None
         self._sent = 0
+        self._ended = False
         # decoding
         self._current = 0
         self._shape: tuple[int, ...] = ()
@@ -545,7 +546,7 @@ class Blocks:
             )
         key = (x.dtype.newbyteorder("="), x.shape[1:]) if x.ndim else None
         if key is None or key != self._key:
-            yield from self.end()
+            yield from self._end_job()
             self._job += 1
             self._sent = 0
             self._key = key
@@ -561,7 +562,11 @@ class Blocks:
         self._sent += x.nbytes
 
     def end(self) -> Iterator[bytes]:
-        """The message that ends the rows of the job in progress."""
+        """The messages after the last block."""
+        self._ended = True
+        yield from self._end_job()
+
+    def _end_job(self) -> Iterator[bytes]:
         if self._key is not None:
             self._key = None
             yield compute_pb2.ComputeStreamRequest(job=self._job, end=compute_pb2.InputEnd()).SerializeToString()
@@ -624,8 +629,8 @@ class Blocks:
 
     @property
     def nothing_sent(self) -> bool:
-        """Whether there was no block at all: the server calls such a stream an error, and a caller gets no results."""
-        return self._job == 0
+        """Whether all is sent and there was no block: an error for the server, and no results for the caller."""
+        return self._ended and self._job == 0
 
 
 class Reduction:

@@ -326,7 +326,7 @@ class AsyncClient:
         self, encode: Callable[[], AsyncIterator[bytes]], timeout: float | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
-        failure: list[BaseException] = []
+        failure: list[Exception] = []
 
         async def requests() -> AsyncIterator[bytes]:
             try:

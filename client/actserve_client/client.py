@@ -348,12 +348,12 @@ class Client:
     @contextlib.contextmanager
     def _call(self, encode: Callable[[], Iterator[bytes]], timeout: float | None) -> Iterator[Iterator[bytes]]:
         """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
-        failure: list[BaseException] = []
+        failure: list[Exception] = []
 
         def requests() -> Iterator[bytes]:
             try:
                 yield from encode()
-            except BaseException as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
+            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
                 failure.append(error)
 
         call = self._compute_stream(requests(), timeout=self._seconds(timeout), metadata=self._metadata)

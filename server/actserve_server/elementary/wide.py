@@ -215,7 +215,10 @@ def wide_scaled_normal_tail(a: float) -> float:
     whole = a + 4.0
     lost = a - (whole - 4.0)
     inverse = 1.0 / whole
-    value = inverse * polynomial(fma(-8.0, inverse, 1.0), WIDE_TAIL)
+    t = fma(-8.0, inverse, 1.0)
+    # The first powers, which are as large as the result, by Horner's rule: it rounds less often.
+    value = fma(t, fma(t, polynomial(t, WIDE_TAIL[4:]), WIDE_TAIL[3]), WIDE_TAIL[2])
+    value = inverse * fma(t, fma(t, value, WIDE_TAIL[1]), WIDE_TAIL[0])
     # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
     missing = fma(-inverse, whole, 1.0) - inverse * lost
     return fma(fma(-a, value, INVERSE_SQRT_2PI), missing * whole, value)

@@ -1,0 +1,139 @@
+"""The life of a server: health, reflection, drain, and the private server that dies with its parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from actserve_client import Client, ServerUnavailable
+from actserve_client.local import LocalServer
+from actserve_client.testing import running_server
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+
+def test_health_and_reflection(address: str) -> None:
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "actserve.v1.ActivationService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        services = ProtoReflectionDescriptorDatabase(channel).get_services()
+        assert "actserve.v1.ActivationService" in services
+
+
+def test_a_drain_finishes_what_runs_and_tells_the_watchers(make_server: Any) -> None:
+    server = make_server(grace_s=20)
+    seen: list[int] = []
+    more = threading.Event()
+
+    def blocks() -> Iterator[Any]:
+        yield np.ones(3)
+        assert more.wait(20)
+        yield np.full(3, 2.0)
+
+    with grpc.insecure_channel(server.addresses[0]) as channel, Client(server.addresses[0]) as client:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        seen.append(next(watch).status)
+        stream = client.stream("relu", blocks())
+        np.testing.assert_array_equal(next(stream), np.ones(3))
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        seen.append(next(watch).status)
+        watch.cancel()
+        more.set()
+        np.testing.assert_array_equal(next(stream), np.full(3, 2.0))
+        assert list(stream) == []
+        stopper.join(20)
+        assert not stopper.is_alive()
+        with pytest.raises(ServerUnavailable):
+            client.forward("relu", np.ones(2))
+    assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_sigterm_ends_a_server_with_status_0() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actserve_server", "serve", "--address", "127.0.0.1:0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert b"serving" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0
+    process.stderr.close()
+
+
+def test_wrong_settings_are_one_line() -> None:
+    for arguments, text in (
+        (["--chunk-bytes", "5MiB"], "--chunk-bytes"),
+        (["--address", "nowhere"], "neither HOST:PORT nor unix:PATH"),
+        (["--max-tensor-bytes", "many"], "is not a size"),
+    ):
+        command = [sys.executable, "-m", "actserve_server", "serve", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert text in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_private_server_leaves_nothing() -> None:
+    with running_server(max_concurrency=3) as address:
+        socket = Path(address.removeprefix("unix:"))
+        assert socket.exists()
+        with Client(address) as client:
+            assert client.server_info().max_concurrency == 3
+    assert not socket.parent.exists()
+
+
+def test_a_private_server_dies_with_a_parent_that_was_killed() -> None:
+    program = "import os, signal; from actserve_client.local import LocalServer; s = LocalServer(); "
+    program += "print(s.address, s.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    address, pid = done.stdout.split()
+    deadline = time.monotonic() + 20
+    folder = Path(address.removeprefix("unix:")).parent
+    while time.monotonic() < deadline and (folder.exists() or _runs(int(pid))):
+        time.sleep(0.1)
+    assert not folder.exists()
+    assert not _runs(int(pid))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_private_server_that_cannot_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServerUnavailable, match="did not start"):
+        LocalServer(chunk_bytes=1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ServerUnavailable, match="actserve\\[server\\]"):
+        LocalServer()
+
+
+def test_the_client_is_light() -> None:
+    """Importing it loads neither Numba nor the server, and little beyond gRPC and NumPy."""
+    program = "import sys, actserve_client; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "actserve_client.client" in loaded
+    heavy = {"numba", "llvmlite", "actserve_server", "matplotlib", "rich", "sklearn"}
+    assert not heavy & {name.partition(".")[0] for name in loaded}
+
+
+def test_the_environment_names_the_server(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, "ACTSERVE_ADDRESS", address)
+    with Client() as client:
+        assert client.address == address
+        assert client.healthy()
