@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format generate lock serve bench image-test clean
+.PHONY: help demo test check format generate lock serve bench clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,18 +39,18 @@ format: $(READY)  ## format the code, and mend what can be mended
 generate: $(READY)  ## write the generated code from the .proto files
 	$(BIN)/python tools/generate.py
 
-lock: $(READY)  ## resolve the dependencies anew (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --upgrade \
-		--all-extras --group dev pyproject.toml --output-file requirements.lock
+COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+
+lock:  ## resolve the dependencies anew (needs uv)
+	$(COMPILE) --upgrade --all-extras --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra server --constraint requirements.lock pyproject.toml --output-file deploy/requirements-server.lock
+	$(COMPILE) --extra demo --constraint requirements.lock pyproject.toml --output-file deploy/requirements-demo.lock
 
 serve: $(READY)  ## run a server on 127.0.0.1:50051
 	$(BIN)/actserve serve
 
 bench: $(READY)  ## measure the transport against plain gRPC services
 	$(BIN)/python benchmarks/transport.py
-
-image-test: $(READY)  ## build the image and bring the compose file up, really
-	deploy/image-test.sh
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

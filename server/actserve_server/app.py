@@ -63,8 +63,8 @@ class Server:
             interceptors=[CallInterceptor()],
             options=_channel_options(config),
         )
-        servicer = Servicer(limits, self._gate, _server_info(config))
-        self._server.add_generic_rpc_handlers((servicer.handler(),))
+        self._servicer = Servicer(limits, self._gate, _server_info(config))
+        self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)

@@ -1,0 +1,148 @@
+"""The command line, through `main`, against the shared server."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from actserve.v1 import compute_pb2
+from actserve_client import Client
+from actserve_client.cli import main
+from google.protobuf import json_format
+
+X = np.linspace(-3, 3, 12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture
+def x_file(tmp_path: Path) -> str:
+    np.save(tmp_path / "x.npy", X)
+    return str(tmp_path / "x.npy")
+
+
+@pytest.fixture
+def run(address: str, capsys: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: str, status: int = 0) -> str:
+        assert main([*arguments, "--server", address]) == status
+        captured = capsys.readouterr()
+        return captured.err if status else captured.out
+
+    return call
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_apply(run: Any, client: Client, tmp_path: Path, order: Any) -> None:
+    np.save(tmp_path / "x.npy", np.asarray(X, order=order))
+    x, out = str(tmp_path / "x.npy"), str(tmp_path / "y.npy")
+    run("apply", "leaky_relu", x, out, "--param", "alpha=0.5")
+    np.testing.assert_array_equal(np.load(out), client.forward("leaky_relu", X, alpha=0.5))
+    run("apply", "softmax", x, out, "--axis", "0")
+    np.testing.assert_array_equal(np.load(out), client.forward("softmax", X, axis=0))
+    run("apply", "tanh", x, out, "--mode", "derivative", "--upstream", x)
+    np.testing.assert_array_equal(np.load(out), client.derivative("tanh", X, upstream=X))
+    run("apply", "softmax", x, out, "--mode", "derivative", "--jacobian", "full")
+    np.testing.assert_array_equal(np.load(out), client.derivative("softmax", X, jacobian="full"))
+
+
+def test_a_failure_is_one_line_and_leaves_the_old_file(run: Any, x_file: str, tmp_path: Path) -> None:
+    out = tmp_path / "y.npy"
+    out.write_text("before")
+    np.save(tmp_path / "ints.npy", np.arange(3))
+    (tmp_path / "bad.npy").write_text("no array")
+    for arguments, text in (
+        (("apply", "sigmod", x_file, str(out)), "did you mean sigmoid"),
+        (("apply", "relu", str(tmp_path / "none.npy"), str(out)), "No such file"),
+        (("apply", "relu", str(tmp_path / "bad.npy"), str(out)), "no .npy file"),
+        (("apply", "relu", str(tmp_path / "ints.npy"), str(out)), "int64"),
+        (("apply", "softmax", x_file, str(out), "--mode", "derivative"), "jacobian"),
+        (("apply", "relu", x_file, str(out), "--upstream", x_file), "--mode derivative"),
+        (("plot", "relu", "--output", str(tmp_path / "p.png"), "--range", "3", "-3"), "range"),
+    ):
+        message = run(*arguments, status=1)
+        assert text in message
+        assert message.startswith("actserve: ")
+        assert len(message.splitlines()) == 1
+    assert out.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"x.npy", "y.npy", "ints.npy", "bad.npy"}
+    with pytest.raises(SystemExit) as caught:
+        main(["apply"])
+    assert caught.value.code == 2
+
+
+def test_penalty_and_stats(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    expected = client.regularization("relu", X, strength=0.5, reduction="mean", gradient=True)
+    options = ("--strength", "0.5", "--reduction", "mean", "--gradient", str(tmp_path / "g.npy"))
+    assert float(run("penalty", "relu", x_file, *options)) == expected.penalty
+    np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), expected.gradient)
+    answer = json.loads(run("stats", "relu", x_file, "--threshold", "0.5", "--json"))
+    stats = client.neuron_stats("relu", X, threshold=0.5)
+    assert answer["dead_fraction"] == stats.dead_fraction
+    assert answer["inactive_fraction"] == stats.inactive_fraction.tolist()
+    assert "dead (inactive fraction >= 0.1)" in run("stats", "relu", x_file)
+
+
+def test_the_catalogue(run: Any, client: Client) -> None:
+    names = [record["name"] for record in json.loads(run("list", "--json"))]
+    assert names == [record.name for record in client.activations()]
+    assert all(name in run("list") for name in names)
+    assert json.loads(run("describe", "swish", "--json"))["name"] == "silu"
+    assert "negative_slope" in run("describe", "leaky_relu")
+    assert run("health") == "serving\n"
+
+
+def test_plot(run: Any, tmp_path: Path) -> None:
+    run("plot", "relu", "gelu", "softmax", "--output", str(tmp_path / "p.png"))
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_health_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", "--server", "127.0.0.1:1", "--timeout", "2"]) == 1
+    assert capsys.readouterr().out == "not serving\n"
+
+
+def test_demo(run: Any, tmp_path: Path) -> None:
+    answer = json.loads(run("demo", "--epochs", "3", "--output", str(tmp_path / "demo.png"), "--json"))
+    assert [epoch["number"] for epoch in answer["epochs"]] == [1, 2, 3]
+    assert answer["epochs"][-1]["loss"] < answer["epochs"][0]["loss"]
+    assert answer["epochs"][-1]["accuracy"] > 0.8
+    assert (tmp_path / "demo.png").stat().st_size > 20_000
+
+
+def test_a_large_file_takes_constant_memory(run: Any, tmp_path: Path) -> None:
+    large = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=(96 << 20,))
+    large[-3:] = [-1, 2, 3]
+    del large
+    before, peaks = psutil.Process().memory_info().rss, []
+    from actserve_client import _files
+
+    original = _files.releaser
+
+    def watching(*arrays: Any) -> Any:
+        release = original(*arrays)
+
+        def follow() -> None:
+            release()
+            peaks.append(psutil.Process().memory_info().rss)
+
+        return follow
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_files, "releaser", watching)
+        run("apply", "relu", str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
+    # Client and server are one process here: 384 MB in, 384 MB out.
+    assert max(peaks) - before < 250e6
+    assert np.load(tmp_path / "y.npy", mmap_mode="r")[-3:].tolist() == [0, 2, 3]
+
+
+def test_the_readmes_call_from_another_language(client: Client) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (body,) = re.findall(r"grpcurl -plaintext -d '(.*?)'", readme, re.DOTALL)
+    request = json_format.Parse(body, compute_pb2.ComputeRequest())
+    call: Any = client._channel.unary_stream("/actserve.v1.ActivationService/Compute")
+    answers = [compute_pb2.ComputeResponse.FromString(raw) for raw in call(request.SerializeToString())]
+    got = np.frombuffer(b"".join(answer.data for answer in answers), np.float32)
+    np.testing.assert_array_equal(got, client.forward("sigmoid", np.array([0, 1], np.float32)))
