@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format generate lock serve bench clean
+.PHONY: help demo test check format generate lock serve bench image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ serve: $(READY)  ## run a server on 127.0.0.1:50051
 
 bench: $(READY)  ## measure the transport against plain gRPC services
 	$(BIN)/python benchmarks/transport.py
+
+image-test:  ## build the image and run it confined, on a Debian machine without a Docker engine; needs root
+	deploy/image-test.sh
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -201,7 +201,8 @@ def _parameters(record: Record, given: Mapping[str, float | str | bool]) -> tupl
     """The kernel's arguments."""
     names = {alias: parameter for parameter in record.parameters for alias in (parameter.name, *parameter.aliases)}
     values: dict[str, float] = {}
-    for name, value in given.items():
+    # In the order of their names, because a message's map has none: the same mistake is told in the same words.
+    for name, value in sorted(given.items()):
         field = f"header.parameters[{name!r}]"
         parameter = names.get(name)
         if parameter is None:
