@@ -12,8 +12,9 @@ COPY protos protos
 COPY client client
 COPY server server
 RUN pip install --no-deps .
-# Compiled for the baseline of CPUs, so the cache is good wherever the image runs.
-RUN actserve warm --cache-dir /opt/actserve/kernels
+# Compiled for the baseline of CPUs, so the cache is good wherever the image runs. The cache is private to its owner, who is
+# root here; the server runs as another user, and may read it.
+RUN actserve warm --cache-dir /opt/actserve/kernels && chmod -R a+rX /opt/actserve/kernels
 
 FROM build AS build-client
 COPY deploy/requirements-demo.lock deploy/
