@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.spec import AxisActivation, Parameter, Traits, kernel
+from actserve_server.activations.spec import AxisActivation, Parameter, Traits, kernel, word
 from actserve_server.elementary import exp_sum, fma, log1p
 
 __all__ = ["LOG_SOFTMAX", "SOFTMAX"]
@@ -211,11 +211,11 @@ def _softmax_jacobian(
     return (own / whole) * ((rest if i == k else -other) / whole) / temperature
 
 
-ALL_MASKED = Parameter(
-    name="all_masked",
-    meaning="What a slice that is -inf throughout becomes: NaN, or masked (probability 0, gradient 0).",
-    default="nan",
-    choices=("nan", "zero"),
+ALL_MASKED = word(
+    "all_masked",
+    "What a slice that is -inf throughout becomes: NaN, or masked (probability 0, gradient 0).",
+    "nan",
+    "zero",
 )
 
 SOFTMAX = AxisActivation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
-from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
+from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
 from actserve_server.elementary import expm1, fma, log1p, scaled_exp
 
 __all__ = ["ELU", "SOFTPLUS"]
@@ -33,8 +33,21 @@ ELU = Activation(
     derivative=_elu_slope,
     range="[-alpha, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="left", smooth=True),
+    limits=(-1.0, math.inf, 0.0, 1.0),
     advice="Where ReLU leaves dead neurons and means near zero are wanted, at the price of an exponential.",
     parameters=(Parameter(name="alpha", meaning="Depth of the floor.", default=1.0),),
+    libraries=(
+        Library("torch", ("ELU", "elu",)),
+        Library("jax", ("elu",)),
+        Library("flax", ("elu",)),
+        Library("keras", ("elu",)),
+        Library("tensorflow", ("elu",)),
+        Library("onnx", ("Elu",)),
+        Library("ggml", ("ELU",)),
+        Library("timm", ("elu",)),
+    ),
+    tried=({"alpha": 0.3}, {"alpha": 1e10}, {"alpha": 1e300}),
+    ulp=2.0,
 )
 
 # Below exp(-40), log(1 + e) is e to within half a unit in the last place.
@@ -76,6 +89,7 @@ SOFTPLUS = Activation(
     derivative=_softplus_slope,
     range="(0, inf)",
     traits=Traits(monotonic=True, zero_centred=False, saturates="left", smooth=True),
+    limits=(0.0, math.inf, 0.0, 1.0),
     advice="Where an output must be positive, such as a variance; as a hidden layer it is a slower ReLU.",
     parameters=(
         Parameter(name="beta", meaning="Sharpness of the bend.", default=1.0, nonzero=True),
@@ -86,4 +100,15 @@ SOFTPLUS = Activation(
             high_open=False,
         ),
     ),
+    libraries=(
+        Library("torch", ("Softplus", "softplus"), defaults=(("threshold", 20.0),)),
+        Library("jax", ("softplus",)),
+        Library("flax", ("softplus",)),
+        Library("keras", ("softplus",)),
+        Library("tensorflow", ("softplus",)),
+        Library("onnx", ("Softplus",)),
+        Library("ggml", ("SOFTPLUS",), defaults=(("threshold", 20.0),)),
+    ),
+    tried=({"beta": 0.5}, {"beta": -1.7}, {"beta": 1e-3}, {"beta": 3.1, "threshold": 20.0}),
+    ulp=2.0,
 )

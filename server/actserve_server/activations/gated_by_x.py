@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import sys
 
-from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
+from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
     fma,
     gelu_slope_quotient,
@@ -71,9 +73,22 @@ SILU = Activation(
     derivative=_silu_slope,
     range="[-0.278465, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For deep convolutional networks and, inside SwiGLU, language models; a smooth stand-in for ReLU.",
     parameters=(Parameter(name="beta", meaning="Sharpness of the gate; 0 makes it x/2.", default=1.0),),
     aliases=("swish",),
+    libraries=(
+        Library("torch", ("SiLU", "silu")),
+        Library("jax", ("silu", "swish")),
+        Library("flax", ("silu", "swish")),
+        Library("keras", ("silu", "swish")),
+        Library("tensorflow", ("silu", "swish")),
+        Library("onnx", ("Swish",), renamed=(("alpha", "beta"),)),
+        Library("huggingface", ("silu", "swish")),
+        Library("ggml", ("SILU",)),
+        Library("timm", ("silu", "swish")),
+    ),
+    tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
 )
 
 
@@ -111,5 +126,15 @@ GELU = Activation(
     derivative=_gelu_slope,
     range="[-0.169971, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For transformers, whose usual choice it is; this is the exact form, not the approximation by tanh.",
+    libraries=(
+        Library("torch", ("GELU", "gelu")),
+        Library("keras", ("gelu",)),
+        Library("tensorflow", ("gelu",)),
+        Library("onnx", ("Gelu",)),
+        Library("huggingface", ("gelu", "gelu_python")),
+        Library("ggml", ("GELU_ERF",)),
+        Library("timm", ("gelu",)),
+    ),
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
+import math
+
+from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
 
 __all__ = ["IDENTITY", "LEAKY_RELU", "RELU"]
 
@@ -27,8 +29,19 @@ IDENTITY = Activation(
     derivative=_identity_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
+    limits=(-math.inf, math.inf, 1.0, 1.0),
     advice="For the output layer of a regression; a hidden layer gains nothing from it, as lines of lines are lines.",
     aliases=("linear",),
+    libraries=(
+        Library("torch", ("Identity",)),
+        Library("jax", ("identity",)),
+        Library("flax", ("identity",)),
+        Library("keras", ("linear",)),
+        Library("onnx", ("Identity",)),
+        Library("huggingface", ("linear",)),
+        Library("timm", ("identity",)),
+    ),
+    ulp=0.0,
 )
 
 
@@ -52,8 +65,21 @@ RELU = Activation(
     derivative=_relu_slope,
     range="[0, inf)",
     traits=Traits(monotonic=True, zero_centred=False, saturates="left", smooth=False),
+    limits=(0.0, math.inf, 0.0, 1.0),
     kinks=(0.0,),
     advice="The default for hidden layers: cheap, no vanishing gradients above zero; watch for neurons that die.",
+    libraries=(
+        Library("torch", ("ReLU", "relu",)),
+        Library("jax", ("relu",)),
+        Library("flax", ("relu",)),
+        Library("keras", ("relu",)),
+        Library("tensorflow", ("relu",)),
+        Library("onnx", ("Relu",)),
+        Library("huggingface", ("relu",)),
+        Library("ggml", ("RELU",)),
+        Library("timm", ("relu",)),
+    ),
+    ulp=0.0,
 )
 
 
@@ -78,7 +104,20 @@ LEAKY_RELU = Activation(
     derivative=_leaky_relu_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=False),
+    limits=(-math.inf, math.inf, 0.01, 1.0),
     kinks=(0.0,),
     advice="Where ReLU leaves dead neurons: the slope below zero keeps a gradient flowing through them.",
     parameters=(Parameter(name="negative_slope", meaning="The slope below zero.", default=0.01, aliases=("alpha",)),),
+    libraries=(
+        Library("torch", ("LeakyReLU", "leaky_relu")),
+        Library("jax", ("leaky_relu",)),
+        Library("flax", ("leaky_relu",)),
+        Library("keras", ("leaky_relu",), defaults=(("negative_slope", 0.2),)),
+        Library("tensorflow", ("leaky_relu",), defaults=(("negative_slope", 0.2),)),
+        Library("onnx", ("LeakyRelu",)),
+        Library("huggingface", ("leaky_relu",)),
+        Library("timm", ("leaky_relu",)),
+    ),
+    tried=({"negative_slope": 0.3}, {"negative_slope": 0.0}, {"negative_slope": -2.0}),
+    ulp=0.501,
 )

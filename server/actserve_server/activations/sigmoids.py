@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import Activation, Traits, kernel
+import math
+
+from actserve_server.activations.spec import Activation, Library, Traits, kernel
 from actserve_server.elementary import exp_sum, over_sum, scaled_exp, tanh
 
 __all__ = ["SIGMOID", "TANH", "sigmoid_of_sum"]
@@ -38,8 +40,21 @@ SIGMOID = Activation(
     derivative=_sigmoid_slope,
     range="(0, 1)",
     traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
+    limits=(0.0, 1.0, 0.0, 0.0),
     advice="For the output of a binary classifier and for gates; in hidden layers its gradients vanish at both ends.",
     aliases=("logistic", "expit"),
+    libraries=(
+        Library("torch", ("Sigmoid", "sigmoid",)),
+        Library("jax", ("sigmoid",)),
+        Library("flax", ("sigmoid",)),
+        Library("keras", ("sigmoid",)),
+        Library("tensorflow", ("sigmoid",)),
+        Library("onnx", ("Sigmoid",)),
+        Library("huggingface", ("sigmoid",)),
+        Library("ggml", ("SIGMOID",)),
+        Library("timm", ("sigmoid",)),
+    ),
+    ulp=2.0,
 )
 
 
@@ -65,5 +80,18 @@ TANH = Activation(
     derivative=_tanh_slope,
     range="(-1, 1)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    limits=(-1.0, 1.0, 0.0, 0.0),
     advice="For normalized inputs and recurrent cells, where outputs of both signs help; it saturates at both ends.",
+    libraries=(
+        Library("torch", ("Tanh", "tanh",)),
+        Library("jax", ("tanh",)),
+        Library("flax", ("tanh",)),
+        Library("keras", ("tanh",)),
+        Library("tensorflow", ("tanh",)),
+        Library("onnx", ("Tanh",)),
+        Library("huggingface", ("tanh",)),
+        Library("ggml", ("TANH",)),
+        Library("timm", ("tanh",)),
+    ),
+    ulp=2.0,
 )

@@ -4,6 +4,7 @@ A record states its mathematics twice on purpose: a *formula* for people and for
 mpmath evaluates at any precision, where the naive form is exact) and a *kernel* for the CPU (a scalar function in a
 numerically stable form, which `actserve_server.kernels` compiles into a loop). Tests hold the two equal.
 
+Formulas are written with abs, min, max, sign, sqrt, exp, expm1, log, log1p, tanh, cosh, sin, cos, atan, erf, erfc, pi, fsum.
 This module knows neither Numba nor messages: a kernel here is a plain Python function.
 """
 
@@ -11,46 +12,117 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-from actserve_server.elementary.source import Kernel, kernel
+from actserve_server.elementary.source import Exact, Kernel, kernel
+
+Value = float | str | bool | None
+"""The value of a parameter; None is one that was not given and has no default."""
+
+ParameterKind = Literal["number", "integer", "flag", "word", "seed", "axis"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parameter:
-    """A number, or a choice among words, that shapes an activation.
+    """What shapes an activation: a number, a whole number, a switch, a word, a seed, or an axis.
 
     Numbers are used as given (float64), never rounded to the tensor's type. A bound is inclusive unless its `_open`
     flag is set. Infinities are refused unless a bound is infinite and closed; NaN is always refused.
+
+    A kernel is given numbers and whole numbers as they are, a flag as 0.0 or 1.0, a word as the index of the one chosen,
+    and a seed as two numbers, its upper and its lower 32 bits. An axis says along which dimension the arrays of
+    `per_channel` parameters lie; no kernel is given it.
     """
 
     name: str
     meaning: str
-    default: float | str
+    default: Value
+    """None: it must be given, unless a constraint of the record says when it must."""
+    kind: ParameterKind = "number"
     low: float = -math.inf
     high: float = math.inf
     low_open: bool = True
     high_open: bool = True
     nonzero: bool = False
     choices: tuple[str, ...] = ()
-    """The words allowed, for a parameter that is a word; a kernel is given the index of the one chosen."""
+    """The words allowed, for a parameter that is a word."""
     aliases: tuple[str, ...] = ()
     """Other names under which the parameter is accepted, such as the article's `alpha` for `negative_slope`."""
+    per_channel: bool = False
+    """Whether an array may be given, with a value for each channel."""
+    optional: bool = False
+    """Whether it may be left out although it has no default."""
 
     def allowed(self) -> str:
         """The values allowed, in words, for messages and documentation."""
-        if self.choices:
-            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        match self.kind:
+            case "word":
+                return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+            case "flag":
+                return "true or false"
+            case "seed":
+                return "a whole number in [0, 2^63 - 1]"
+            case "axis":
+                return "a dimension of the tensor"
         lower = "(" if self.low_open else "["
         upper = ")" if self.high_open else "]"
-        interval = f"a number in {lower}{self.low:g}, {self.high:g}{upper}"
-        return interval + " other than 0" if self.nonzero else interval
+        noun = "a whole number" if self.kind == "integer" else "a number"
+        interval = f"{noun} in {lower}{self.low:g}, {self.high:g}{upper}"
+        interval += " other than 0" if self.nonzero else ""
+        return interval + (", or an array of them" if self.per_channel else "")
 
     def accepts(self, value: float) -> bool:
         """Whether a number lies within the bounds; NaN never does."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
         return above and below and not (self.nonzero and value == 0)
+
+
+def word(name: str, meaning: str, *choices: str, aliases: tuple[str, ...] = ()) -> Parameter:
+    """A parameter that is one of some words; the first is its default."""
+    return Parameter(name, meaning, choices[0], kind="word", choices=choices, aliases=aliases)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Constraint:
+    """What must hold between parameters, in words and as a function of all of them by name."""
+
+    words: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    field: str
+    """The parameter to name when it does not."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Library:
+    """What another library calls an activation, and where its defaults or its parameters' names differ.
+
+    >>> Library("keras", ("leaky_relu",), defaults=(("negative_slope", 0.2),))
+    """
+
+    library: str
+    """One of LIBRARIES."""
+    names: tuple[str, ...]
+    """All its names, the usual one first; compared without case, `_` and `-`."""
+    defaults: tuple[tuple[str, Value], ...] = ()
+    """Parameters, by our name, whose default differs there."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """Parameters by the library's name, each with ours."""
+
+
+LIBRARIES = ("torch", "jax", "flax", "keras", "tensorflow", "onnx", "onednn", "huggingface", "ggml", "timm")
+"""The libraries whose names are known, and which `preset` may therefore be."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParameterGradient:
+    """The derivative of an activation with respect to one of its parameters."""
+
+    parameter: str
+    formula: str
+    kernel: Kernel
+    """Takes what the activation's own kernels take."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,11 +139,11 @@ class Traits:
     """Has a continuous derivative everywhere."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:
     """An elementwise activation: y = f(x), each element by itself.
 
-    Kernels take the element and then the parameters in the order of `parameters`, all as float64.
+    Kernels take the element and then the parameters in the order of `parameters`, as `Parameter` says.
     """
 
     name: str
@@ -84,15 +156,34 @@ class Activation:
     derivative: Kernel
     range: str
     traits: Traits
+    limits: tuple[float, float, float, float]
+    """f(-inf), f(inf), f'(-inf), f'(inf) at the default parameters; NaN where there is no limit."""
     kinks: tuple[float, ...] = ()
     """Where the derivative jumps, at the default parameters."""
     advice: str
     """When to choose it, in a sentence."""
     parameters: tuple[Parameter, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     aliases: tuple[str, ...] = ()
+    libraries: tuple[Library, ...] = ()
+    gradients: tuple[ParameterGradient, ...] = ()
+    """Derivatives with respect to parameters, where people train them."""
+    tried: tuple[Mapping[str, Value], ...] = ()
+    """Other parameters at which tests hold kernels to formulas."""
+    ulp: float = 4.0
+    """The bound of the error of `forward` in float64, in units in the last place; derivatives have 6."""
+    cancels: tuple[Literal["forward", "derivative"], ...] = ()
+    """Kernels that subtract nearly equal terms at a zero that is not at x = 0: for float32 results they too are bound to
+    the wide elementary functions, as an error of 2^-40 relative to a term would be one of the result."""
+    indexed: bool = False
+    """Whether its kernels take the element's global index (an integer) between the element and the parameters."""
+    huge_above: float = math.inf
+    """Beyond this magnitude `forward` and `derivative` are wrong, and the next two are right, but too slow for all."""
+    huge_forward: Kernel | None = None
+    huge_derivative: Kernel | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AxisActivation:
     """An activation of whole slices along an axis, as softmax is.
 
@@ -128,9 +219,99 @@ class AxisActivation:
     advice: str
     """When to choose it, in a sentence."""
     parameters: tuple[Parameter, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
     aliases: tuple[str, ...] = ()
+    libraries: tuple[Library, ...] = ()
+    tried: tuple[Mapping[str, Value], ...] = ()
+    gradients: tuple[ParameterGradient, ...] = ()
+    """Their kernels are (v, u, i, j, state, vjp_state, *parameters) -> the element's share of the sum, u = g[i, j]."""
+    indexed: bool = False
+    """Whether `reduce` and `vjp_reduce` take the global index of x[0, 0], and `forward`, `vjp` and `jacobian` that of v (an
+    integer), before the parameters. The element x[i, j] has index i * inner + j from x[0, 0]."""
 
 
-Record = Activation | AxisActivation
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GatedActivation:
+    """A gated unit: an axis is halved, and one half decides how much of the other passes.
 
-__all__ = ["Activation", "AxisActivation", "Kernel", "Parameter", "Record", "Traits", "kernel"]
+    Kernels take u, the element of the half that goes through the activation, v, its partner in the other half, and the
+    parameters. Every record has the words `activated` (which half is u) and `layout` (halves one after the other, or
+    element by element in turn) as its first two parameters; kernels are not given them.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    formula: str
+    """Of u and v."""
+    u_formula: str
+    """The partial derivative with respect to u."""
+    v_formula: str
+    """The partial derivative with respect to v."""
+    forward: Kernel
+    u_derivative: Kernel
+    v_derivative: Kernel
+    range: str
+    traits: Traits
+    advice: str
+    parameters: tuple[Parameter, ...]
+    constraints: tuple[Constraint, ...] = ()
+    aliases: tuple[str, ...] = ()
+    libraries: tuple[Library, ...] = ()
+    tried: tuple[Mapping[str, Value], ...] = ()
+    cancels: tuple[Literal["forward", "u_derivative", "v_derivative"], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResizingActivation:
+    """An activation that changes the length of an axis, as CReLU (twice as long) and maxout (shorter) do.
+
+    ===============================  ==================================================================
+    length(n, **parameters)          the length of the result's axis; plain Python, raises ValueError in words
+    forward(x, i, j, *parameters)    y[i, j] from the block x[n, inner]
+    vjp(x, g, i, j, *parameters)     (J^T g)[i, j] from the block and the upstream gradient g[length, inner]
+    ===============================  ==================================================================
+
+    Elements of x and g are of the tensor's type; kernels read them through `element(x, i, j)`.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    formula: str
+    """f(x, i): the i-th element of the result, where x is the list of the slice's elements."""
+    derivative_formula: str
+    """dy_i/dx_k as an expression of x, i, k."""
+    length: Callable[..., int]
+    forward: Kernel
+    vjp: Kernel
+    range: str
+    traits: Traits
+    advice: str
+    parameters: tuple[Parameter, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    aliases: tuple[str, ...] = ()
+    libraries: tuple[Library, ...] = ()
+    tried: tuple[Mapping[str, Value], ...] = ()
+
+
+Record = Activation | AxisActivation | GatedActivation | ResizingActivation
+
+__all__ = [
+    "LIBRARIES",
+    "Activation",
+    "AxisActivation",
+    "Constraint",
+    "Exact",
+    "GatedActivation",
+    "Kernel",
+    "Library",
+    "Parameter",
+    "ParameterGradient",
+    "Record",
+    "ResizingActivation",
+    "Traits",
+    "Value",
+    "kernel",
+    "word",
+]

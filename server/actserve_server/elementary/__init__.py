@@ -1,16 +1,26 @@
-"""The elementary functions that kernels are written in, each in two precisions under one name.
+"""The elementary functions that kernels are written in, each in three precisions under one name.
 
-`WIDE` is for float64 results, `NARROW` for results that will be rounded to float32; the compiler binds a kernel's
-names to the one or the other. As attributes of this module the names are the wide ones. All take and return float64.
+`WIDE` is for float64 results; `NARROW` for results that will be rounded to float32 or less (float64 arithmetic, error about
+2^-40); `FAST` is float32 arithmetic for float32 results, within a few units in the last place. The compiler binds a
+kernel's names to one of them. As attributes of this module the names are the wide ones. What is called a number below is
+a float64, in FAST a float32; parameters of activations and constants marked `Exact` are float64 everywhere.
 
+    LARGEST                 the largest finite number
+    working(a)              a parameter as a number
+    two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
+    quotient(x, a)          x / a likewise
+    offset(x, hi, lo)       x - (hi + lo), where hi + lo is a constant in two Exact parts
     fma(a, b, c)            a * b + c, rounded once
     copysign(a, b)          the magnitude of a with the sign of b
+    sqrt(x)
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
-    expm1(x), log1p(x), tanh(x)
+    expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
+    sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
+    sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
 
 This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
@@ -18,27 +28,44 @@ This package knows neither activations nor loops. Nothing here can be called fro
 
 from __future__ import annotations
 
-from actserve_server.elementary import narrow, wide
-from actserve_server.elementary.bits import copysign, fma
-from actserve_server.elementary.source import Kernel
+import sys
+from typing import Any
 
-__all__ = [
-    "NARROW",
-    "WIDE",
-    "copysign",
+from actserve_server.elementary import narrow, wide
+from actserve_server.elementary.bits import copysign, fma, sqrt
+
+# The names that have counterparts in every precision, as `wide_exp`, `narrow_exp`, `fast_exp`.
+_NAMES = (
+    "working",
+    "two_product",
+    "quotient",
+    "offset",
     "exp",
     "exp_sum",
-    "expm1",
-    "fma",
-    "gelu_slope_quotient",
-    "log1p",
-    "over_sum",
     "scaled_exp",
+    "expm1",
+    "log1p",
+    "tanh",
+    "over_sum",
     "scaled_normal_tail",
     "silu_slope_quotient",
-    "tanh",
-]
+    "gelu_slope_quotient",
+)
+_SAME: dict[str, Any] = {"fma": fma, "copysign": copysign, "sqrt": sqrt}
 
+
+def _precision(module: Any, prefix: str, **constants: float) -> dict[str, Any]:
+    return _SAME | constants | {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
+
+
+WIDE: dict[str, Any] = _precision(wide, "wide", LARGEST=sys.float_info.max)
+NARROW: dict[str, Any] = _precision(narrow, "narrow", LARGEST=sys.float_info.max)
+
+LARGEST: float = WIDE["LARGEST"]
+working = wide.wide_working
+two_product = wide.wide_two_product
+quotient = wide.wide_quotient
+offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
 scaled_exp = wide.wide_scaled_exp
@@ -50,32 +77,4 @@ scaled_normal_tail = wide.wide_scaled_normal_tail
 silu_slope_quotient = wide.wide_silu_slope_quotient
 gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
-WIDE: dict[str, Kernel] = {
-    "fma": fma,
-    "copysign": copysign,
-    "exp": exp,
-    "exp_sum": exp_sum,
-    "scaled_exp": scaled_exp,
-    "expm1": expm1,
-    "log1p": log1p,
-    "tanh": tanh,
-    "over_sum": over_sum,
-    "scaled_normal_tail": scaled_normal_tail,
-    "silu_slope_quotient": silu_slope_quotient,
-    "gelu_slope_quotient": gelu_slope_quotient,
-}
-
-NARROW: dict[str, Kernel] = {
-    "fma": fma,
-    "copysign": copysign,
-    "exp": narrow.narrow_exp,
-    "exp_sum": narrow.narrow_exp_sum,
-    "scaled_exp": narrow.narrow_scaled_exp,
-    "expm1": narrow.narrow_expm1,
-    "log1p": narrow.narrow_log1p,
-    "tanh": narrow.narrow_tanh,
-    "over_sum": narrow.narrow_over_sum,
-    "scaled_normal_tail": narrow.narrow_scaled_normal_tail,
-    "silu_slope_quotient": narrow.narrow_silu_slope_quotient,
-    "gelu_slope_quotient": narrow.narrow_gelu_slope_quotient,
-}
+__all__ = ["NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST"]

@@ -1,4 +1,4 @@
-"""What the elementary functions need of the machine: fused multiply-add, the bits of a float64, signs, polynomials.
+"""What the elementary functions need of the machine: fused multiply-add, the bits of a number, signs, roots, polynomials.
 
 Numba intrinsics, each a single LLVM instruction or a chain of them, that run only in compiled code. Nothing here knows
 which functions are computed with them.
@@ -16,51 +16,79 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["bits_of", "copysign", "float_of", "fma", "polynomial"]
+__all__ = ["bits_of", "copysign", "float_of", "fma", "polynomial", "sqrt"]
+
+# Operations on numbers are for float32 where every number is one, and for float64 otherwise. Bits are as wide as the number.
+_BITS: dict[Any, tuple[Any, Any, Any]] = {
+    types.float32: (types.int32, ir.FloatType(), ir.IntType(32)),
+    types.float64: (types.int64, ir.DoubleType(), ir.IntType(64)),
+}
+_FLOATS = {integer: (number, ir_float) for number, (integer, ir_float, _) in _BITS.items()}
+
+
+def _common(*arguments: Any) -> Any:
+    return types.float32 if all(argument == types.float32 for argument in arguments) else types.float64
 
 
 @intrinsic
 def _fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once."""
+    number = _common(a, b, c)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fma(*arguments)
 
-    return types.float64(types.float64, types.float64, types.float64), generate
+    return number(number, number, number), generate
 
 
 @intrinsic
 def _copysign(typing_context: Any, magnitude: Any, sign: Any) -> Any:
     """The magnitude of the first number with the sign of the second, zeros included."""
+    number = _common(magnitude, sign)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        double = ir.DoubleType()
+        ir_float = _BITS[number][1]
         function = builder.module.declare_intrinsic(
-            "llvm.copysign", [double], ir.FunctionType(double, [double, double])
+            "llvm.copysign", [ir_float], ir.FunctionType(ir_float, [ir_float, ir_float])
         )
         return builder.call(function, arguments)
 
-    return types.float64(types.float64, types.float64), generate
+    return number(number, number), generate
+
+
+@intrinsic
+def _sqrt(typing_context: Any, x: Any) -> Any:
+    """The square root, correctly rounded."""
+    number = _common(x)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ir_float = _BITS[number][1]
+        function = builder.module.declare_intrinsic("llvm.sqrt", [ir_float], ir.FunctionType(ir_float, [ir_float]))
+        return builder.call(function, arguments)
+
+    return number(number), generate
 
 
 @intrinsic
 def _bits_of(typing_context: Any, value: Any) -> Any:
-    """The bits of a float64, as an integer."""
+    """The bits of a number, as an integer of its width."""
+    number = _common(value)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.IntType(64))
+        return builder.bitcast(arguments[0], _BITS[number][2])
 
-    return types.int64(types.float64), generate
+    return _BITS[number][0](number), generate
 
 
 @intrinsic
 def _float_of(typing_context: Any, bits: Any) -> Any:
-    """The float64 that has these bits."""
+    """The number that has these bits: a float32 for an int32, a float64 for an int64."""
+    integer = types.int32 if bits == types.int32 else types.int64
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], ir.DoubleType())
+        return builder.bitcast(arguments[0], _FLOATS[integer][1])
 
-    return types.float64(types.int64), generate
+    return _FLOATS[integer][0](integer), generate
 
 
 @intrinsic
@@ -82,12 +110,14 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
 
     if not isinstance(coefficients, types.UniTuple):
         return None
-    return types.float64(types.float64, coefficients), generate
+    number = _common(x, coefficients.dtype)
+    return number(number, types.UniTuple(number, len(coefficients))), generate
 
 
 # What callers see: numbers in, a number out, instead of Numba's types.
 fma = cast("Callable[[float, float, float], float]", _fma)
 copysign = cast("Callable[[float, float], float]", _copysign)
+sqrt = cast("Callable[[float], float]", _sqrt)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[int], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)

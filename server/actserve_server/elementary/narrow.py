@@ -94,6 +94,26 @@ NARROW_GELU_SLOPE = (
 
 
 @kernel
+def narrow_working(parameter: float) -> float:
+    return parameter
+
+
+@kernel
+def narrow_two_product(a: float, x: float) -> tuple[float, float]:
+    return a * x, 0.0
+
+
+@kernel
+def narrow_quotient(x: float, a: float) -> tuple[float, float]:
+    return x / a, 0.0
+
+
+@kernel
+def narrow_offset(x: float, hi: float, lo: float) -> float:
+    return (x - hi) - lo
+
+
+@kernel
 def _narrow_exp_parts(x: float) -> tuple[float, float]:
     """n + ROUNDER and s with exp(x) = 2^n (1 + s), |s| < 0.42."""
     shifted = fma(x, LOG2_E_HI, ROUNDER)

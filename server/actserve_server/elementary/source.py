@@ -1,4 +1,4 @@
-"""The mark of a function that is source for the compiler, which everything written for it shares."""
+"""The marks of what is source for the compiler: functions, and constants that keep their digits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,21 @@ Kernel = Callable[..., Any]
 _F = TypeVar("_F", bound=Kernel)
 
 
+class Exact(float):
+    """A constant that stays a float64 in every precision, for primitives that need all its digits.
+
+    >>> SHARPNESS = Exact(1.702)
+
+    In the fast kernels for float32 every other constant is rounded to float32. Where an error of a constant would be
+    amplified, as in exp(1.702 x), it is declared so and given to `two_product` or `offset`.
+    """
+
+
 def kernel(function: _F) -> _F:
     """Mark a plain function as source for the compiler.
+
+    It is compiled in up to three precisions (see `actserve_server.elementary`), so it says 1.0 and not 1, gives `working`
+    every parameter that it computes with, and gives parameters to `two_product` as they are.
 
     A kernel may name only arithmetic, comparisons, conditional expressions, `min`, `max`, `abs`, literals, module-level
     float constants, the primitives of `actserve_server.elementary`, and other kernels. Which implementation of a

@@ -126,6 +126,32 @@ WIDE_GELU_SLOPE = (
 
 
 @kernel
+def wide_working(parameter: float) -> float:
+    """A parameter as a number to compute with."""
+    return parameter
+
+
+@kernel
+def wide_two_product(a: float, x: float) -> tuple[float, float]:
+    """a x as hi + lo."""
+    hi = a * x
+    return hi, (fma(a, x, -hi) if abs(hi) < math.inf else 0.0)
+
+
+@kernel
+def wide_quotient(x: float, a: float) -> tuple[float, float]:
+    """x/a as hi + lo."""
+    hi = x / a
+    return hi, (-fma(hi, a, -x) / a if abs(hi) < math.inf else 0.0)
+
+
+@kernel
+def wide_offset(x: float, hi: float, lo: float) -> float:
+    """x - (hi + lo) for a constant hi + lo."""
+    return (x - hi) - lo
+
+
+@kernel
 def power_of_two(n: float) -> float:
     """2^n for a whole number n from -1022 to 1023."""
     return float_of(bits_of(n + EXPONENT_ROUNDER) << MANTISSA_BITS)
