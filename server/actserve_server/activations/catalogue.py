@@ -12,6 +12,7 @@ from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.exponentials import ELU, SOFTPLUS
 from actserve_server.activations.gated_by_x import GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
+from actserve_server.activations.resizing import CRELU, MAXOUT
 from actserve_server.activations.sigmoids import SIGMOID, TANH
 from actserve_server.activations.spec import Library, Record
 
@@ -29,6 +30,8 @@ CATALOGUE: tuple[Record, ...] = (
     GELU,
     SOFTMAX,
     LOG_SOFTMAX,
+    CRELU,
+    MAXOUT,
 )
 
 
