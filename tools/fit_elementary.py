@@ -186,8 +186,6 @@ def constants() -> dict[str, tuple[float, float]]:
         "INVERSE_SQRT_2PI": pair(1 / mp.sqrt(2 * mp.pi)),
         "SILU_ROOT": pair(SILU_ROOT),
         "GELU_ROOT": pair(GELU_ROOT),
-        "TANH_LINE": pair(2 * mp.sqrt(2 / mp.pi)),
-        "TANH_BEND": pair(2 * mp.sqrt(2 / mp.pi) * mp.mpf(0.044715)),
     }
 
 
