@@ -41,9 +41,13 @@ class RequestError(Exception):
 class UnknownActivation(RequestError):
     """Expected error: no activation has the name that was asked for; `near` names resemble it."""
 
-    def __init__(self, name: str, near: tuple[str, ...] = (), *, field: str = "header.activation") -> None:
+    def __init__(
+        self, name: str, near: tuple[str, ...] = (), *, where: str = "", field: str = "header.activation"
+    ) -> None:
         hint = f"; did you mean {' or '.join(near)}?" if near else "; ListActivations lists those there are"
-        super().__init__(f"no activation is called {name!r}{hint}", field=field, value=name, near=", ".join(near))
+        super().__init__(
+            f"no activation is called {name!r}{where}{hint}", field=field, value=name, near=", ".join(near)
+        )
 
 
 class InvalidRequest(RequestError):
@@ -72,6 +76,10 @@ class InvalidAxis(InvalidRequest):
 
 class InvalidOption(InvalidRequest):
     """Expected error: an option that is missing, contradicts another or has a value that is not allowed."""
+
+
+class Nonfinite(InvalidRequest):
+    """Expected error: a NaN or an infinity, where the caller wants none."""
 
 
 class DataSizeMismatch(InvalidRequest):

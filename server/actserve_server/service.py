@@ -31,6 +31,7 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
+from actserve_server.kernels.threads import Team
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -69,10 +70,11 @@ class Gate:
 class Servicer:
     """The methods of actserve.v1.ActivationService, as functions of bytes."""
 
-    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo) -> None:
+    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo, team: Team) -> None:
         self._limits = limits
         self._gate = gate
         self._info = info
+        self._team = team
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods, for a gRPC server."""
@@ -93,8 +95,8 @@ class Servicer:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             if request.header.open_ended:
                 raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
-            planned = plan(messages.job(request.header), self._limits)
-            expected = (planned.total_bytes or 0) * planned.inputs
+            planned = plan(messages.job(request.header), self._limits, self._team)
+            expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
             if len(data) != expected:
                 raise DataSizeMismatch(
                     f"there are {len(data)} bytes of data, and the shape says {expected}",
@@ -131,7 +133,7 @@ class Servicer:
                     raise Draining
                 latest = message.job
                 try:
-                    planned = plan(messages.job(message.header), self._limits)
+                    planned = plan(messages.job(message.header), self._limits, self._team)
                     yield from self._results(latest, planned, _chunks(latest, planned, raws))
                 except _BREAKS_THE_STREAM:
                     raise
@@ -205,14 +207,14 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
 
 def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
     """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    total = planned.total_bytes or 0
-    step = planned.block_elements * planned.subject.dtype.itemsize
-    for start in range(0, total, step):
+    bases = [0, planned.inputs[0].total_bytes or 0]
+    for begin in range(0, planned.units, planned.block_units):
         if not context.is_active():
             return
-        for index in range(planned.inputs):
-            base = index * total
-            yield Chunk(index, start, data[base + start : base + min(start + step, total)])
+        for index, (spec, base) in enumerate(zip(planned.inputs, bases, strict=False)):
+            start = begin * spec.unit_bytes
+            stop = min(start + planned.block_units * spec.unit_bytes, spec.total_bytes or 0)
+            yield Chunk(index, start, data[base + start : base + stop])
 
 
 def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:

@@ -13,8 +13,11 @@ from actserve_server.elementary import (
     LARGEST,
     exp_sum,
     fma,
+    gelu_slope_quotient,
+    offset,
     scaled_exp,
     scaled_normal_tail,
+    silu_slope_quotient,
     two_product,
     working,
 )
@@ -35,12 +38,22 @@ __all__ = [
     "sigmoid_times",
     "silu_slope_times",
     "silu_times",
+    "swish_slope_of_sum",
     "swish_slope_times",
 ]
 
-# Printed by tools/fit_elementary.py INVERSE_SQRT_2PI TANH_LINE TANH_BEND.
+# Printed by tools/fit_elementary.py SILU_ROOT GELU_ROOT INVERSE_SQRT_2PI.
+SILU_ROOT_HI = Exact(-1.2784645427610737)
+SILU_ROOT_LO = Exact(-1.0946994183093437e-16)
+GELU_ROOT_HI = Exact(-0.7517915246935645)
+GELU_ROOT_LO = Exact(1.4956759177009883e-17)
 INVERSE_SQRT_2PI_HI = 0.3989422804014327
 INVERSE_SQRT_2PI_LO = -2.49232720227773e-17
+
+NEAR = 0.25
+"""How near its zero a derivative is taken from the quotient by the distance, where the closed form would cancel."""
+
+# 2 sqrt(2/pi), and that times the float64 0.044715, each as a float64 and the float64 of the rest.
 TANH_LINE_HI = 1.5957691216057308
 TANH_LINE_LO = -9.96930880911092e-17
 TANH_BEND_HI = 0.07135481627260025
@@ -50,6 +63,8 @@ TANH_LINE = Exact(TANH_LINE_HI)
 TANH_BEND = Exact(TANH_BEND_HI)
 QUICKNESS = Exact(1.702)
 
+SIGMOID_END = 1500.0
+"""Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
 TANH_FORM_END = 24.0
 """Beyond it, 2u in GELU's form with tanh is so far from zero that its sigmoid is 0 or 1 in float64."""
 
@@ -68,7 +83,7 @@ def sigmoid_times(y: float, hi: float, lo: float) -> float:
 def swish_slope_times(y: float, growth: float, hi: float, lo: float) -> float:
     """y (s + growth s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and `growth`, finite, has the sign of hi.
 
-    It is the derivative of x s where growth = x z', z being what s is the sigmoid of.
+    It is y times the derivative of x s where growth = x z', z being what s is the sigmoid of. It cancels at its zero.
     """
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
@@ -77,6 +92,14 @@ def swish_slope_times(y: float, growth: float, hi: float, lo: float) -> float:
     right = fma(decay, 1.0 + growth, 1.0) * share
     left = scaled_exp(((1.0 + growth) + decay) * share, magnitude, rest)
     return right if hi >= 0.0 else left
+
+
+@kernel
+def swish_slope_of_sum(y: float, hi: float, lo: float) -> float:
+    """y times the derivative of z/(1 + exp(-z)) at z = hi + lo; cancels nowhere."""
+    distance = offset(hi, SILU_ROOT_HI, SILU_ROOT_LO) + lo
+    closed = swish_slope_times(y, min(max(hi, -SIGMOID_END), SIGMOID_END), hi, lo)
+    return y * (distance * silu_slope_quotient(distance)) if abs(distance) < NEAR else closed
 
 
 # x is made finite where its infinity would meet a 0.
@@ -90,7 +113,7 @@ def silu_times(x: float, y: float, beta: float) -> float:
 @kernel
 def silu_slope_times(x: float, y: float, beta: float) -> float:
     hi, lo = two_product(beta, min(max(x, -LARGEST), LARGEST))
-    return swish_slope_times(y, min(max(hi, -1500.0), 1500.0), hi, lo)
+    return swish_slope_of_sum(y, hi, lo)
 
 
 @kernel
@@ -131,7 +154,7 @@ SILU = Activation(
         Library("timm", ("silu", "swish")),
     ),
     tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
-    cancels=("derivative",),
+    fast=True,
 )
 
 
@@ -143,8 +166,8 @@ def quick_gelu_times(x: float, y: float) -> float:
 
 @kernel
 def quick_gelu_slope_times(x: float, y: float) -> float:
-    hi, lo = two_product(QUICKNESS, min(max(x, -1000.0), 1000.0))
-    return swish_slope_times(y, hi, hi, lo)
+    hi, lo = two_product(QUICKNESS, x)
+    return swish_slope_of_sum(y, hi, lo)
 
 
 @kernel
@@ -174,7 +197,7 @@ QUICK_GELU = Activation(
         Library("ggml", ("GELU_QUICK",)),
         Library("timm", ("quick_gelu",)),
     ),
-    cancels=("derivative",),
+    fast=True,
 )
 
 
@@ -200,7 +223,9 @@ def gelu_slope_times(x: float, y: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
     excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
     value = scaled_exp(excess * y, hi, lo)
-    return y + value if x >= 0.0 else -value
+    distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
+    near_root = y * (distance * gelu_slope_quotient(distance))
+    return near_root if abs(distance) < NEAR else (y + value if x >= 0.0 else -value)
 
 
 @kernel
@@ -235,8 +260,9 @@ GELU = Activation(
         Library("ggml", ("GELU_ERF",)),
         Library("timm", ("gelu",)),
     ),
-    cancels=("derivative",),
+    fast=True,
 )
+
 
 # 2u = 2 sqrt(2/pi) (x + 0.044715 x^3) for |x| <= TANH_FORM_END, as hi + lo: rounding it, or the cube in it, would cost
 # 2u units in the last place.
@@ -298,13 +324,12 @@ GELU_TANH = Activation(
         Library("jax", ("gelu",)),
         Library("flax", ("gelu",)),
         Library("onednn", ("eltwise_gelu_tanh", "gelu_tanh")),
-        Library(
-            "huggingface", ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate")
-        ),
+        Library("huggingface", ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate")),
         Library("ggml", ("GELU",)),
         Library("timm", ("gelu_tanh",)),
     ),
     cancels=("derivative",),
+    fast=True,
 )
 
 
@@ -350,5 +375,5 @@ CLIPPED_GELU = Activation(
     aliases=("gelu_10",),
     libraries=(Library("huggingface", ("gelu_10",)),),
     tried=({"min_val": -0.1, "max_val": 3.0}, {"min_val": 0.5, "max_val": 0.5}, {"min_val": -3.0, "max_val": -0.125}),
-    cancels=("derivative",),
+    fast=True,
 )

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.gated_by_x import sigmoid_times, swish_slope_times
+from actserve_server.activations.gated_by_x import SIGMOID_END, sigmoid_times, swish_slope_of_sum, swish_slope_times
 from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
 from actserve_server.elementary import LARGEST, exp_sum, fma, scaled_exp, two_product, working
 
 __all__ = ["ACON_C", "APTX", "E_SWISH", "FLATTEN_T_SWISH"]
-
-SIGMOID_END = 1500.0
-"""Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
 
 
 @kernel
@@ -22,8 +19,7 @@ def _e_swish(x: float, beta: float) -> float:
 
 @kernel
 def _e_swish_slope(x: float, beta: float) -> float:
-    bounded = min(max(x, -SIGMOID_END), SIGMOID_END)
-    return swish_slope_times(working(beta), bounded, bounded, 0.0)
+    return swish_slope_of_sum(working(beta), x, 0.0)
 
 
 E_SWISH = Activation(
@@ -41,7 +37,7 @@ E_SWISH = Activation(
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
     aliases=("eswish",),
     tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
-    cancels=("derivative",),
+    fast=True,
 )
 
 
@@ -83,6 +79,7 @@ FLATTEN_T_SWISH = Activation(
     aliases=("fts",),
     tried=({"threshold": 0.0}, {"threshold": -1.0}),
     cancels=("forward",),
+    fast=True,
 )
 
 
@@ -163,6 +160,7 @@ ACON_C = Activation(
         {"p1": 1e-3, "p2": 0.0, "beta": 1e3},
     ),
     cancels=("forward", "derivative"),
+    fast=True,
 )
 
 
@@ -204,4 +202,5 @@ APTX = Activation(
         {"alpha": -1.0, "beta": 1.0, "gamma": -2.0},
     ),
     cancels=("forward", "derivative"),
+    fast=True,
 )
