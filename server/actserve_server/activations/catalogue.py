@@ -10,11 +10,12 @@ import difflib
 
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.exponentials import ELU, SOFTPLUS
-from actserve_server.activations.gated_by_x import GELU, SILU
+from actserve_server.activations.gated_by_x import CLIPPED_GELU, GELU, GELU_TANH, QUICK_GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.resizing import CRELU, MAXOUT
 from actserve_server.activations.sigmoids import SIGMOID, TANH
 from actserve_server.activations.spec import Library, Record
+from actserve_server.activations.swishes import ACON_C, APTX, E_SWISH, FLATTEN_T_SWISH
 
 __all__ = ["CATALOGUE", "find", "find_in", "near"]
 
@@ -27,7 +28,14 @@ CATALOGUE: tuple[Record, ...] = (
     SIGMOID,
     TANH,
     SILU,
+    E_SWISH,
+    FLATTEN_T_SWISH,
+    ACON_C,
+    APTX,
     GELU,
+    GELU_TANH,
+    QUICK_GELU,
+    CLIPPED_GELU,
     SOFTMAX,
     LOG_SOFTMAX,
     CRELU,
