@@ -27,22 +27,45 @@ def _erfc(x: Real) -> Real:
     return mp.erfc(x) if abs(x) < 3000 else mp.mpf(1 - mp.sign(x))
 
 
-_NAMES: dict[str, Any] = {name: getattr(mp, name) for name in ("cosh", "exp", "fsum", "log", "pi", "sqrt", "tanh")}
+_NAMES: dict[str, Any] = {
+    name: getattr(mp, name)
+    for name in ("atan", "cos", "cosh", "exp", "fsum", "log", "pi", "sign", "sin", "sqrt", "tanh")
+}
 _NAMES["erfc"] = _erfc
 
 
-def parameters(record: Record, given: Mapping[str, float | str] | None = None) -> tuple[float, ...]:
-    """What a kernel is given: every parameter in order, words as their index."""
+def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
+    """What a kernel is given: every parameter in order, words as their index, a seed as two numbers, no axis."""
     given = given or {}
-    return tuple(_number(parameter, given.get(parameter.name, parameter.default)) for parameter in record.parameters)
+    return tuple(n for p in record.parameters for n in _numbers(p, given.get(p.name, p.default)))
 
 
-def _number(parameter: Parameter, value: float | str) -> float:
-    return float(parameter.choices.index(str(value))) if parameter.choices else float(value)
+def _numbers(parameter: Parameter, value: Any) -> tuple[float, ...]:
+    match parameter.kind:
+        case "axis":
+            return ()
+        case "word":
+            return (float(parameter.choices.index(value)),)
+        case "seed":
+            return (float((value or 0) >> 32), float((value or 0) & 0xFFFFFFFF))
+    return (float(value),)
 
 
 def _names(record: Record, values: Sequence[float]) -> dict[str, Any]:
-    return _NAMES | {p.name: mp.mpf(value) for p, value in zip(record.parameters, values, strict=True)}
+    """What a formula may name: the functions, and the parameters but for axes and seeds."""
+    names = dict(_NAMES)
+    remaining = iter(values)
+    for parameter in record.parameters:
+        match parameter.kind:
+            case "axis":
+                continue
+            case "word":
+                names[parameter.name] = parameter.choices[int(next(remaining))]
+            case "seed":
+                next(remaining), next(remaining)
+            case _:
+                names[parameter.name] = mp.mpf(next(remaining))
+    return names
 
 
 def value(record: Activation, x: float | Real, params: Sequence[float] = (), *, derivative: bool = False) -> Real:

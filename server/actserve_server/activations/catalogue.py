@@ -9,18 +9,71 @@ from __future__ import annotations
 import difflib
 
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
+from actserve_server.activations.clipped_lines import (
+    HARD_MISH,
+    HARD_SIGMOID,
+    HARD_SWISH,
+    HARD_TANH,
+    RELU6,
+    RELU_N,
+    SPARSE_SIGMOID,
+)
 from actserve_server.activations.exponentials import ELU, SOFTPLUS
 from actserve_server.activations.gated_by_x import GELU, SILU
-from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
+from actserve_server.activations.piecewise_linear import (
+    ABS,
+    AFFINE,
+    IDENTITY,
+    LEAKY_RELU,
+    PRELU,
+    RELU,
+    RRELU,
+    SRELU,
+)
+from actserve_server.activations.polynomials import RELU_SQUARED, SPARSE_PLUS, SQUARE, STAR_RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
 from actserve_server.activations.spec import Record
+from actserve_server.activations.thresholds import (
+    HARD_SHRINK,
+    JUMP_RELU,
+    SHRINK,
+    SIGN,
+    SOFT_SHRINK,
+    STEP,
+    THRESHOLD,
+    THRESHOLDED_RELU,
+)
 
 __all__ = ["CATALOGUE", "find", "near"]
 
 CATALOGUE: tuple[Record, ...] = (
     IDENTITY,
+    AFFINE,
     RELU,
     LEAKY_RELU,
+    PRELU,
+    RRELU,
+    SRELU,
+    ABS,
+    RELU6,
+    RELU_N,
+    HARD_TANH,
+    HARD_SIGMOID,
+    SPARSE_SIGMOID,
+    HARD_SWISH,
+    HARD_MISH,
+    THRESHOLD,
+    THRESHOLDED_RELU,
+    JUMP_RELU,
+    HARD_SHRINK,
+    SOFT_SHRINK,
+    SHRINK,
+    SIGN,
+    STEP,
+    SQUARE,
+    RELU_SQUARED,
+    STAR_RELU,
+    SPARSE_PLUS,
     ELU,
     SOFTPLUS,
     SIGMOID,
