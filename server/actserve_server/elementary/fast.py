@@ -10,6 +10,8 @@ The constants are printed by `tools/fit_elementary.py` under the names they have
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from actserve_server.elementary.bits import (
@@ -230,7 +232,7 @@ def fast_expm1(x: float) -> float:
 
 
 @kernel
-def _log_of_scaled(f: float, n: float) -> float:
+def _log_of_scaled(f: float, n: Any) -> float:
     """log(2^n (1 + f)), where 1 + f lies between sqrt(1/2) and sqrt(2)."""
     correction = fma(fma(f, polynomial(f, FAST_LOG), -0.5), f * f, n * FAST_LN2_LO)
     return fma(n, FAST_LN2_HI, f + correction)
