@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── Nonfinite            a NaN or an infinity where they are refused
     │   ├── DataSizeMismatch     not as many bytes as the shape says
     │   ├── ChunkOutOfPlace      a chunk that leaves a gap, overlaps, cuts an element or reaches beyond the end
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
@@ -72,6 +73,10 @@ class InvalidAxis(InvalidRequest):
 
 class InvalidOption(InvalidRequest):
     """Expected error: an option that is missing, contradicts another or has a value that is not allowed."""
+
+
+class Nonfinite(InvalidRequest):
+    """Expected error: a NaN or an infinity in an input or in the result, and the request refuses them."""
 
 
 class DataSizeMismatch(InvalidRequest):
