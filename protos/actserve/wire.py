@@ -8,7 +8,7 @@ protobuf, and neither gRPC nor what the bytes mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -62,7 +62,8 @@ def bfloat16() -> np.dtype[Any]:
     """The little-endian NumPy type of bfloat16, from ml_dtypes; ImportError when that is not installed."""
     import ml_dtypes
 
-    return np.dtype(ml_dtypes.bfloat16).newbyteorder("<")
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype.newbyteorder("<")
 
 
 def data_type_of(dtype: np.dtype[Any]) -> Any:
@@ -92,6 +93,22 @@ def byte_count(shape: Sequence[int], itemsize: int) -> int:
     24
     """
     return math.prod(shape) * itemsize
+
+
+def in_step(sizes: Sequence[int], step: int, itemsize: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The bytes of several tensors in pieces, interleaved so that each is as far as the others.
+
+    >>> list(in_step((16, 8), 12, 4))
+    [((0, 12), (0, 4)), ((12, 16), (4, 8))]
+
+    The largest one goes in steps of `step` bytes, a multiple of `itemsize`; pieces end on element boundaries.
+    """
+    largest = max(sizes)
+    ends = [0] * len(sizes)
+    for start in range(0, largest, step):
+        reached = min(start + step, largest)
+        starts, ends = ends, [size * reached // largest // itemsize * itemsize for size in sizes]
+        yield tuple(zip(starts, ends, strict=True))
 
 
 class ArraySource:
@@ -261,5 +278,6 @@ __all__ = [
     "dtype_of",
     "frame",
     "framed_size",
+    "in_step",
     "unframe",
 ]

@@ -93,16 +93,18 @@ class Servicer:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             if request.header.open_ended:
                 raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
-            planned = plan(messages.job(request.header), self._limits)
-            expected = (planned.total_bytes or 0) * planned.inputs
+            job = messages.job(request.header)
+            planned = plan(job, self._limits)
+            sizes = tuple(tensor.nbytes for tensor in job.inputs)
+            expected = sum(sizes)
             if len(data) != expected:
                 raise DataSizeMismatch(
-                    f"there are {len(data)} bytes of data, and the shape says {expected}",
+                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(sizes) > 1 else 'shape says'} {expected}",
                     field="data",
                     value=len(data),
                     allowed=expected,
                 )
-            yield from self._results(0, planned, _whole(planned, data, context))
+            yield from self._results(0, planned, _whole(planned, sizes, data, context))
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
@@ -146,7 +148,7 @@ class Servicer:
         yield messages.result_header(number, planned.subject.record.name, planned.results)
         for piece in run.pieces(chunks):
             yield messages.result_chunk(number, piece)
-        yield messages.result_summary(number, run.results, run.compute_time_s, run.scalars)
+        yield messages.result_summary(number, run)
 
     def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
         """A page of the catalogue; the token is the name after which the page begins."""
@@ -203,16 +205,16 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
     return MalformedMessage(f"these bytes are no {kind.DESCRIPTOR.full_name}", field="")
 
 
-def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
+def _whole(planned: Plan, sizes: tuple[int, ...], data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
     """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    total = planned.total_bytes or 0
-    step = planned.block_elements * planned.subject.dtype.itemsize
-    for start in range(0, total, step):
+    itemsize = planned.subject.dtype.itemsize
+    for edges in wire.in_step(sizes, planned.block_elements * itemsize, itemsize):
         if not context.is_active():
             return
-        for index in range(planned.inputs):
-            base = index * total
-            yield Chunk(index, start, data[base + start : base + min(start + step, total)])
+        base = 0
+        for index, (start, stop) in enumerate(edges):
+            yield Chunk(index, start, data[base + start : base + stop])
+            base += sizes[index]
 
 
 def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:

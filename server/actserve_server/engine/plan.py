@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from actserve_server.activations import catalogue
 from actserve_server.activations.spec import Parameter, Record
@@ -45,11 +46,14 @@ class Job:
 
     activation: str
     mode: Mode
-    parameters: Mapping[str, float | str | bool]
+    parameters: Mapping[str, Any]
     inputs: tuple[Tensor, ...]
     axis: int | None = None
     chunk_bytes: int = 0
     open_ended: bool = False
+    accuracy: str = "exact"
+    preset: str = ""
+    reject_nonfinite: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ def _axis(record: Record, job: Job) -> int | None:
     return axis
 
 
-def _parameters(record: Record, given: Mapping[str, float | str | bool]) -> tuple[float, ...]:
+def _parameters(record: Record, given: Mapping[str, Any]) -> tuple[float, ...]:
     """The kernel's arguments."""
     names = {alias: parameter for parameter in record.parameters for alias in (parameter.name, *parameter.aliases)}
     values: dict[str, float] = {}
@@ -227,7 +231,7 @@ def _parameters(record: Record, given: Mapping[str, float | str | bool]) -> tupl
     return tuple(values[p.name] if p.name in values else _argument(record, p, p.default, "") for p in record.parameters)
 
 
-def _argument(record: Record, parameter: Parameter, value: float | str | bool, field: str) -> float:
+def _argument(record: Record, parameter: Parameter, value: Any, field: str) -> float:
     if parameter.choices:
         if isinstance(value, str) and value in parameter.choices:
             return float(parameter.choices.index(value))

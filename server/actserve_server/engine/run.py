@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
 from actserve_server.modes.base import Piece, Scalars, Tensor
+
+
+@dataclasses.dataclass
+class Nonfinites:
+    nan: int = 0
+    positive_infinity: int = 0
+    negative_infinity: int = 0
 
 
 class Run:
@@ -19,6 +27,8 @@ class Run:
         self.compute_time_s = 0.0
         """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
         self.scalars: Scalars = None
+        self.nonfinite_in = Nonfinites()
+        self.nonfinite_out = Nonfinites()
 
     def pieces(self, chunks: Iterable[Chunk]) -> Iterator[Piece]:
         """The result, piece by piece; each is good only until the next is asked for.

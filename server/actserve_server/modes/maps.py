@@ -118,6 +118,7 @@ class Derivative:
     """f'(x); with an upstream gradient g the vector-Jacobian product; for an axis activation a part of the Jacobian."""
 
     jacobian: JacobianPart = JacobianPart.NONE
+    parameter_gradients: bool = False
 
     def check(self, subject: Subject, *, upstream: bool, open_ended: bool) -> None:
         """An axis activation needs an upstream gradient or a part of the Jacobian, an elementwise one takes no part."""
