@@ -125,6 +125,7 @@ class ArraySource:
         self._array = array = _movable(array)
         self._wire_dtype = array.dtype.newbyteorder("<")
         self.nbytes = array.nbytes
+        self.itemsize = array.itemsize
         in_place = array.flags.c_contiguous and array.dtype == self._wire_dtype
         self._bytes = array.reshape(-1).view(np.uint8) if in_place else None
 
