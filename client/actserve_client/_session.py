@@ -110,7 +110,7 @@ class Summary:
     compute_time_s: float = 0.0
     """How long the server computed, without waiting for input or for the reader."""
     nonfinite_in: Nonfinite = Nonfinite()
-    """What of the inputs is not finite."""
+    """What of x is not finite."""
     nonfinite_out: Nonfinite = Nonfinite()
     """What of the values computed is not finite."""
 

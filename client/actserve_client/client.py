@@ -429,7 +429,7 @@ class Client:
                 return found
 
     def describe(self, name: str, *, timeout: float | None = None) -> records.Activation:
-        """One activation, by its name or an alias. Raises UnknownActivation, whose text names near ones."""
+        """One activation, by its name, an alias, or "library:name". Raises UnknownActivation, whose text names near ones."""
         request = service_pb2.GetActivationRequest(name=_session.text(name, "name"))
         answer = self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
         return records.activation(answer.activation)

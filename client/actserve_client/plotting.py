@@ -46,7 +46,7 @@ def draw_activation(
     Of an activation along an axis it is the first component over its own input, the other one being 0; of a gated unit the
     activated half, the other one being 1.
     """
-    record = client.describe(name)
+    record = client.describe(f"{preset}:{name}" if preset else name)
     x = np.linspace(low, high, _POINTS)
     how: dict[str, Any] = {"parameters": parameters, "preset": preset, "accuracy": accuracy}
     title = record.name

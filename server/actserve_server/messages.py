@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from actserve import wire
@@ -25,6 +25,7 @@ from actserve_server.errors import InvalidOption, InvalidParameter, UnsupportedD
 from actserve_server.modes.base import Array, Mode, NeuronSummary, Penalty, Piece, Tensor
 from actserve_server.modes.maps import Derivative, Forward, JacobianPart
 from actserve_server.modes.neuron_stats import NeuronStats
+from actserve_server.modes.nonfinite import NonfiniteCounts
 from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization
 
 _JACOBIANS = {
@@ -250,15 +251,7 @@ def result_chunk(number: int, piece: Piece) -> bytes:
     return wire.frame(message, piece.array.view(np.uint8).data)
 
 
-class _Counts(Protocol):
-    """How many elements are not finite."""
-
-    nan: int
-    positive_infinity: int
-    negative_infinity: int
-
-
-def _nonfinite(counts: _Counts) -> compute_pb2.NonfiniteCounts:
+def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
     return compute_pb2.NonfiniteCounts(
         nan=counts.nan, positive_infinity=counts.positive_infinity, negative_infinity=counts.negative_infinity
     )

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from actserve_server import messages
 from actserve_server.activations import catalogue
+from actserve_server.activations.spec import Record
 from actserve_server.engine.inlets import Chunk
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
@@ -31,6 +32,7 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
+from actserve_server.kernels.threads import Team
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -69,10 +71,11 @@ class Gate:
 class Servicer:
     """The methods of actserve.v1.ActivationService, as functions of bytes."""
 
-    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo) -> None:
+    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo, team: Team) -> None:
         self._limits = limits
         self._gate = gate
         self._info = info
+        self._team = team
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods, for a gRPC server."""
@@ -93,18 +96,16 @@ class Servicer:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             if request.header.open_ended:
                 raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
-            job = messages.job(request.header)
-            planned = plan(job, self._limits)
-            sizes = tuple(tensor.nbytes for tensor in job.inputs)
-            expected = sum(sizes)
+            planned = plan(messages.job(request.header), self._limits, self._team)
+            expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
             if len(data) != expected:
                 raise DataSizeMismatch(
-                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(sizes) > 1 else 'shape says'} {expected}",
+                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
                     field="data",
                     value=len(data),
                     allowed=expected,
                 )
-            yield from self._results(0, planned, _whole(planned, sizes, data, context))
+            yield from self._results(0, planned, _whole(planned, data, context))
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
@@ -133,7 +134,7 @@ class Servicer:
                     raise Draining
                 latest = message.job
                 try:
-                    planned = plan(messages.job(message.header), self._limits)
+                    planned = plan(messages.job(message.header), self._limits, self._team)
                     yield from self._results(latest, planned, _chunks(latest, planned, raws))
                 except _BREAKS_THE_STREAM:
                     raise
@@ -169,14 +170,24 @@ class Servicer:
 
     def get_activation(self, request: service_pb2.GetActivationRequest) -> service_pb2.GetActivationResponse:
         """One activation."""
-        record = catalogue.find(request.name)
-        if record is None:
-            raise UnknownActivation(request.name, catalogue.near(request.name), field="name")
-        return service_pb2.GetActivationResponse(activation=messages.activation(record))
+        return service_pb2.GetActivationResponse(activation=messages.activation(_described(request.name)))
 
     def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
         """What this server is."""
         return service_pb2.GetServerInfoResponse(server=self._info)
+
+
+def _described(asked: str) -> Record:
+    library, colon, name = asked.partition(":")
+    if colon:
+        found = catalogue.find_in(library, name)
+        if found is None:
+            raise UnknownActivation(name, catalogue.near(name, library), where=f" in {library}", field="name")
+        return found[0]
+    record = catalogue.find(asked)
+    if record is None:
+        raise UnknownActivation(asked, catalogue.near(asked), field="name")
+    return record
 
 
 def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:
@@ -205,16 +216,16 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
     return MalformedMessage(f"these bytes are no {kind.DESCRIPTOR.full_name}", field="")
 
 
-def _whole(planned: Plan, sizes: tuple[int, ...], data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
+def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
     """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    itemsize = planned.subject.dtype.itemsize
-    for edges in wire.in_step(sizes, planned.block_elements * itemsize, itemsize):
+    bases = [0, planned.inputs[0].total_bytes or 0]
+    for begin in range(0, planned.units, planned.block_units):
         if not context.is_active():
             return
-        base = 0
-        for index, (start, stop) in enumerate(edges):
+        for index, (spec, base) in enumerate(zip(planned.inputs, bases, strict=False)):
+            start = begin * spec.unit_bytes
+            stop = min(start + planned.block_units * spec.unit_bytes, spec.total_bytes or 0)
             yield Chunk(index, start, data[base + start : base + stop])
-            base += sizes[index]
 
 
 def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:

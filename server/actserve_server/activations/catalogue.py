@@ -13,9 +13,9 @@ from actserve_server.activations.exponentials import ELU, SOFTPLUS
 from actserve_server.activations.gated_by_x import GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
-from actserve_server.activations.spec import Record
+from actserve_server.activations.spec import Library, Record
 
-__all__ = ["CATALOGUE", "find", "near"]
+__all__ = ["CATALOGUE", "find", "find_in", "near"]
 
 CATALOGUE: tuple[Record, ...] = (
     IDENTITY,
@@ -37,6 +37,12 @@ def _plain(name: str) -> str:
 
 
 _BY_PLAIN_NAME = {_plain(name): record for record in CATALOGUE for name in (record.name, *record.aliases)}
+_BY_LIBRARY = {
+    (library.library, _plain(name)): (record, library)
+    for record in CATALOGUE
+    for library in record.libraries
+    for name in library.names
+}
 
 
 def find(name: str) -> Record | None:
@@ -48,11 +54,30 @@ def find(name: str) -> Record | None:
     return _BY_PLAIN_NAME.get(_plain(name))
 
 
-def near(name: str) -> tuple[str, ...]:
-    """Canonical names like the one given, the likeliest first, for the message that there is no such activation.
+def find_in(library: str, name: str) -> tuple[Record, Library] | None:
+    """The activation that a library calls by that name, or by ours, and how it is there; or None.
+
+    >>> record, there = find_in("jax", "gelu")
+    >>> record.name
+    'gelu_tanh'
+    """
+    found = _BY_LIBRARY.get((library, _plain(name)))
+    if found is not None:
+        return found
+    record = find(name)
+    if record is None:
+        return None
+    return next(((record, there) for there in record.libraries if there.library == library), None)
+
+
+def near(name: str, library: str | None = None) -> tuple[str, ...]:
+    """Names like the one given, the likeliest first, for the message that there is no such activation.
 
     >>> near("sigmod")
     ('sigmoid',)
     """
-    matches = difflib.get_close_matches(_plain(name), _BY_PLAIN_NAME)
-    return tuple(dict.fromkeys(_BY_PLAIN_NAME[match].name for match in matches))
+    if library is None:
+        matches = difflib.get_close_matches(_plain(name), _BY_PLAIN_NAME)
+        return tuple(dict.fromkeys(_BY_PLAIN_NAME[match].name for match in matches))
+    names = {plain: there.names[0] for (known, plain), (_, there) in _BY_LIBRARY.items() if known == library}
+    return tuple(dict.fromkeys(names[match] for match in difflib.get_close_matches(_plain(name), names)))
