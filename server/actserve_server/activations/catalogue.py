@@ -7,29 +7,50 @@ activations that users create.
 from __future__ import annotations
 
 import difflib
+import types
+from collections.abc import Iterator
+from typing import get_args
 
-from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
-from actserve_server.activations.exponentials import ELU, SOFTPLUS
-from actserve_server.activations.gated_by_x import GELU, SILU
-from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
-from actserve_server.activations.sigmoids import SIGMOID, TANH
+from actserve_server.activations import (
+    along_axis,
+    clipped_lines,
+    exponentials,
+    gated_by_x,
+    piecewise_linear,
+    polynomials,
+    resizing,
+    sigmoids,
+    swishes,
+    thresholds,
+)
 from actserve_server.activations.spec import Library, Record
 
 __all__ = ["CATALOGUE", "find", "find_in", "near"]
 
-CATALOGUE: tuple[Record, ...] = (
-    IDENTITY,
-    RELU,
-    LEAKY_RELU,
-    ELU,
-    SOFTPLUS,
-    SIGMOID,
-    TANH,
-    SILU,
-    GELU,
-    SOFTMAX,
-    LOG_SOFTMAX,
+_FAMILIES: tuple[types.ModuleType, ...] = (
+    piecewise_linear,
+    clipped_lines,
+    thresholds,
+    polynomials,
+    exponentials,
+    sigmoids,
+    gated_by_x,
+    swishes,
+    along_axis,
+    resizing,
 )
+"""The modules that declare records: a new record in one of them needs no other line anywhere."""
+
+
+def _records() -> Iterator[Record]:
+    for family in _FAMILIES:
+        for value in vars(family).values():
+            if isinstance(value, get_args(Record)):
+                yield value
+
+
+# A family that builds on another's record has imported it: each is listed once, where it comes first.
+CATALOGUE: tuple[Record, ...] = tuple(dict.fromkeys(_records()))
 
 
 def _plain(name: str) -> str:
