@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
     │   ├── DataSizeMismatch     not as many bytes as the shape says
     │   ├── ChunkOutOfPlace      a chunk that leaves a gap, overlaps, cuts an element or reaches beyond the end
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any

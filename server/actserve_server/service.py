@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from actserve_server import messages
 from actserve_server.activations import catalogue
+from actserve_server.activations.spec import Record
 from actserve_server.engine.inlets import Chunk
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
@@ -99,7 +100,7 @@ class Servicer:
             expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
             if len(data) != expected:
                 raise DataSizeMismatch(
-                    f"there are {len(data)} bytes of data, and the shape says {expected}",
+                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
                     field="data",
                     value=len(data),
                     allowed=expected,
@@ -148,7 +149,7 @@ class Servicer:
         yield messages.result_header(number, planned.subject.record.name, planned.results)
         for piece in run.pieces(chunks):
             yield messages.result_chunk(number, piece)
-        yield messages.result_summary(number, run.results, run.compute_time_s, run.scalars)
+        yield messages.result_summary(number, run)
 
     def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
         """A page of the catalogue; the token is the name after which the page begins."""
@@ -169,14 +170,24 @@ class Servicer:
 
     def get_activation(self, request: service_pb2.GetActivationRequest) -> service_pb2.GetActivationResponse:
         """One activation."""
-        record = catalogue.find(request.name)
-        if record is None:
-            raise UnknownActivation(request.name, catalogue.near(request.name), field="name")
-        return service_pb2.GetActivationResponse(activation=messages.activation(record))
+        return service_pb2.GetActivationResponse(activation=messages.activation(_described(request.name)))
 
     def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
         """What this server is."""
         return service_pb2.GetServerInfoResponse(server=self._info)
+
+
+def _described(asked: str) -> Record:
+    library, colon, name = asked.partition(":")
+    if colon:
+        found = catalogue.find_in(library, name)
+        if found is None:
+            raise UnknownActivation(name, catalogue.near(name, library), where=f" in {library}", field="name")
+        return found[0]
+    record = catalogue.find(asked)
+    if record is None:
+        raise UnknownActivation(asked, catalogue.near(asked), field="name")
+    return record
 
 
 def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:
