@@ -37,7 +37,6 @@ E_SWISH = Activation(
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
     aliases=("eswish",),
     tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
-    fast=True,
 )
 
 
@@ -79,7 +78,6 @@ FLATTEN_T_SWISH = Activation(
     aliases=("fts",),
     tried=({"threshold": 0.0}, {"threshold": -1.0}),
     cancels=("forward",),
-    fast=True,
 )
 
 
@@ -160,7 +158,6 @@ ACON_C = Activation(
         {"p1": 1e-3, "p2": 0.0, "beta": 1e3},
     ),
     cancels=("forward", "derivative"),
-    fast=True,
 )
 
 
@@ -202,5 +199,4 @@ APTX = Activation(
         {"alpha": -1.0, "beta": 1.0, "gamma": -2.0},
     ),
     cancels=("forward", "derivative"),
-    fast=True,
 )

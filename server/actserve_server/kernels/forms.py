@@ -173,7 +173,7 @@ _FORMS = {
         numba_types.float32,
         numba_types.float32,
         np.float32,
-        getattr(elementary, "FAST", elementary.NARROW),
+        elementary.FAST,
         _load_fast,
         _store_32,
     ),
