@@ -10,6 +10,8 @@ import difflib
 
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.exponentials import ELU, SOFTPLUS
+from actserve_server.activations.gated_by_softplus import LOGISH, MISH, SMISH
+from actserve_server.activations.gated_by_tanh import LISHT, PHISH, TANH_EXP
 from actserve_server.activations.gated_by_x import CLIPPED_GELU, GELU, GELU_TANH, QUICK_GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
@@ -35,6 +37,12 @@ CATALOGUE: tuple[Record, ...] = (
     GELU_TANH,
     QUICK_GELU,
     CLIPPED_GELU,
+    MISH,
+    SMISH,
+    LOGISH,
+    TANH_EXP,
+    LISHT,
+    PHISH,
     SOFTMAX,
     LOG_SOFTMAX,
 )

@@ -154,7 +154,6 @@ SILU = Activation(
         Library("timm", ("silu", "swish")),
     ),
     tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
-    fast=True,
 )
 
 
@@ -197,7 +196,6 @@ QUICK_GELU = Activation(
         Library("ggml", ("GELU_QUICK",)),
         Library("timm", ("quick_gelu",)),
     ),
-    fast=True,
 )
 
 
@@ -260,7 +258,6 @@ GELU = Activation(
         Library("ggml", ("GELU_ERF",)),
         Library("timm", ("gelu",)),
     ),
-    fast=True,
 )
 
 
@@ -329,7 +326,6 @@ GELU_TANH = Activation(
         Library("timm", ("gelu_tanh",)),
     ),
     cancels=("derivative",),
-    fast=True,
 )
 
 
@@ -375,5 +371,4 @@ CLIPPED_GELU = Activation(
     aliases=("gelu_10",),
     libraries=(Library("huggingface", ("gelu_10",)),),
     tried=({"min_val": -0.1, "max_val": 3.0}, {"min_val": 0.5, "max_val": 0.5}, {"min_val": -3.0, "max_val": -0.125}),
-    fast=True,
 )

@@ -37,7 +37,6 @@ E_SWISH = Activation(
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
     aliases=("eswish",),
     tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
-    fast=True,
 )
 
 
@@ -79,7 +78,6 @@ FLATTEN_T_SWISH = Activation(
     aliases=("fts",),
     tried=({"threshold": 0.0}, {"threshold": -1.0}),
     cancels=("forward",),
-    fast=True,
 )
 
 
@@ -90,11 +88,11 @@ def _two_lines(x: float, right: float, left: float, hi: float, lo: float) -> flo
     finite = min(max(x, -LARGEST), LARGEST)
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
-    share = finite / (1.0 + exp_sum(magnitude, rest))
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
-    faded = scaled_exp(min(max(far * share, -LARGEST), LARGEST), magnitude, rest)
-    return near * share + faded if x == finite or near == 0.0 else near * x
+    inverse = 1.0 / (1.0 + exp_sum(magnitude, rest))
+    faded = scaled_exp(min(max(finite * (far * inverse), -LARGEST), LARGEST), magnitude, rest)
+    return (x if near != 0.0 else finite) * (near * inverse) + faded
 
 
 @kernel
@@ -160,7 +158,6 @@ ACON_C = Activation(
         {"p1": 1e-3, "p2": 0.0, "beta": 1e3},
     ),
     cancels=("forward", "derivative"),
-    fast=True,
 )
 
 
@@ -202,5 +199,4 @@ APTX = Activation(
         {"alpha": -1.0, "beta": 1.0, "gamma": -2.0},
     ),
     cancels=("forward", "derivative"),
-    fast=True,
 )
