@@ -31,7 +31,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from actserve_server.elementary import narrow, wide
+from actserve_server.elementary import fast, narrow, wide
 from actserve_server.elementary.bits import copysign, fma, sqrt
 
 # The names that have counterparts in every precision, as `wide_exp`, `narrow_exp`, `fast_exp`.
@@ -60,6 +60,7 @@ def _precision(module: Any, prefix: str, **constants: float) -> dict[str, Any]:
 
 WIDE: dict[str, Any] = _precision(wide, "wide", LARGEST=sys.float_info.max)
 NARROW: dict[str, Any] = _precision(narrow, "narrow", LARGEST=sys.float_info.max)
+FAST: dict[str, Any] = _precision(fast, "fast", LARGEST=(2.0 - 2.0**-23) * 2.0**127)
 
 LARGEST: float = WIDE["LARGEST"]
 working = wide.wide_working
@@ -77,4 +78,4 @@ scaled_normal_tail = wide.wide_scaled_normal_tail
 silu_slope_quotient = wide.wide_silu_slope_quotient
 gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
-__all__ = ["NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST"]
+__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST"]
