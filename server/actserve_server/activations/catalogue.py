@@ -14,6 +14,7 @@ from actserve_server.activations.gated_by_softplus import LOGISH, MISH, SMISH
 from actserve_server.activations.gated_by_tanh import LISHT, PHISH, TANH_EXP
 from actserve_server.activations.gated_by_x import CLIPPED_GELU, GELU, GELU_TANH, QUICK_GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
+from actserve_server.activations.resizing import CRELU, MAXOUT
 from actserve_server.activations.sigmoids import SIGMOID, TANH
 from actserve_server.activations.spec import Library, Record
 from actserve_server.activations.swishes import ACON_C, APTX, E_SWISH, FLATTEN_T_SWISH
@@ -45,6 +46,8 @@ CATALOGUE: tuple[Record, ...] = (
     PHISH,
     SOFTMAX,
     LOG_SOFTMAX,
+    CRELU,
+    MAXOUT,
 )
 
 

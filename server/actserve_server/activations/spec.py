@@ -275,7 +275,7 @@ class ResizingActivation:
     vjp(x, g, i, j, *parameters)     (J^T g)[i, j] from the block and the upstream gradient g[length, inner]
     ===============================  ==================================================================
 
-    Elements of x and g are of the tensor's type; kernels read them through `element(x, i, j)`.
+    The elements of x and g are of the tensor's type, so kernels read each as a float64. They must let a NaN through themselves.
     """
 
     name: str
