@@ -27,10 +27,18 @@ def _erfc(x: Real) -> Real:
     return mp.erfc(x) if abs(x) < 3000 else mp.mpf(1 - mp.sign(x))
 
 
-_NAMES: dict[str, Any] = {
-    name: getattr(mp, name) for name in ("cosh", "erf", "exp", "fsum", "log", "log1p", "pi", "sqrt", "tanh")
-}
-_NAMES["erfc"] = _erfc
+def _tanh(x: Real) -> Real:
+    """tanh, and its limit where its distance from it has more digits than we carry."""
+    return mp.tanh(x) if abs(x) < 3000 else mp.sign(x)
+
+
+def _cosh(x: Real) -> Real:
+    """cosh, and infinity where its reciprocal is as good as 0 beside any float64."""
+    return mp.cosh(x) if abs(x) < 1e6 else mp.inf
+
+
+_NAMES: dict[str, Any] = {name: getattr(mp, name) for name in ("erf", "exp", "fsum", "log", "log1p", "pi", "sqrt")}
+_NAMES |= {"cosh": _cosh, "erfc": _erfc, "tanh": _tanh}
 
 
 def parameters(record: Record, given: Mapping[str, float | str] | None = None) -> tuple[float, ...]:

@@ -13,6 +13,16 @@ from actserve_server.activations.exponentials import ELU, SOFTPLUS
 from actserve_server.activations.gated_by_softplus import LOGISH, MISH, SMISH
 from actserve_server.activations.gated_by_tanh import LISHT, PHISH, TANH_EXP
 from actserve_server.activations.gated_by_x import CLIPPED_GELU, GELU, GELU_TANH, QUICK_GELU, SILU
+from actserve_server.activations.gated_units import (
+    BILINEAR,
+    GEGLU,
+    GEGLU_QUICK,
+    GEGLU_TANH,
+    GLU,
+    REGLU,
+    SWIGLU,
+    SWIGLU_OAI,
+)
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.resizing import CRELU, MAXOUT
 from actserve_server.activations.sigmoids import SIGMOID, TANH
@@ -46,6 +56,14 @@ CATALOGUE: tuple[Record, ...] = (
     PHISH,
     SOFTMAX,
     LOG_SOFTMAX,
+    GLU,
+    SWIGLU,
+    GEGLU,
+    GEGLU_TANH,
+    GEGLU_QUICK,
+    REGLU,
+    BILINEAR,
+    SWIGLU_OAI,
     CRELU,
     MAXOUT,
 )
