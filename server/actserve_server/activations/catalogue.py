@@ -15,7 +15,10 @@ from actserve_server.activations import (
     along_axis,
     clipped_lines,
     exponentials,
+    gated_by_softplus,
+    gated_by_tanh,
     gated_by_x,
+    gated_units,
     piecewise_linear,
     polynomials,
     resizing,
@@ -36,7 +39,10 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     sigmoids,
     gated_by_x,
     swishes,
+    gated_by_softplus,
+    gated_by_tanh,
     along_axis,
+    gated_units,
     resizing,
 )
 """The modules that declare records: a new record in one of them needs no other line anywhere."""
