@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 
-from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.exponentials import ELU, SOFTPLUS
 from actserve_server.activations.gated_by_x import GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
+from actserve_server.activations.softmax import LOG_SOFTMAX, SOFTMAX, SOFTMIN
 from actserve_server.activations.spec import Record
 
 __all__ = ["CATALOGUE", "find", "near"]
@@ -29,6 +29,7 @@ CATALOGUE: tuple[Record, ...] = (
     GELU,
     SOFTMAX,
     LOG_SOFTMAX,
+    SOFTMIN,
 )
 
 

@@ -69,7 +69,13 @@ RELU = Activation(
     kinks=(0.0,),
     advice="The default for hidden layers: cheap, no vanishing gradients above zero; watch for neurons that die.",
     libraries=(
-        Library("torch", ("ReLU", "relu",)),
+        Library(
+            "torch",
+            (
+                "ReLU",
+                "relu",
+            ),
+        ),
         Library("jax", ("relu",)),
         Library("flax", ("relu",)),
         Library("keras", ("relu",)),

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["bits_of", "copysign", "float_of", "fma", "polynomial", "sqrt"]
+__all__ = ["add_in_any_order", "bits_of", "copysign", "float_of", "fma", "larger", "polynomial", "sqrt"]
 
 # Operations on numbers are for float32 where every number is one, and for float64 otherwise. Bits are as wide as the number.
 _BITS: dict[Any, tuple[Any, Any, Any]] = {
@@ -70,6 +70,32 @@ def _sqrt(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
+def _add_in_any_order(typing_context: Any, total: Any, term: Any) -> Any:
+    """total + term in a sum whose order the compiler may choose, so that a loop can keep several partial sums."""
+    number = _common(total, term)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fadd(*arguments, flags=("reassoc", "nsz"))
+
+    return number(number, number), generate
+
+
+@intrinsic
+def _larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, by a single instruction; either one, or NaN, where one of them is NaN."""
+    number = _common(a, b)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ir_float = _BITS[number][1]
+        function = builder.module.declare_intrinsic(
+            "llvm.maxnum", [ir_float], ir.FunctionType(ir_float, [ir_float, ir_float])
+        )
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return number(number, number), generate
+
+
+@intrinsic
 def _bits_of(typing_context: Any, value: Any) -> Any:
     """The bits of a number, as an integer of its width."""
     number = _common(value)
@@ -118,6 +144,8 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
 fma = cast("Callable[[float, float, float], float]", _fma)
 copysign = cast("Callable[[float, float], float]", _copysign)
 sqrt = cast("Callable[[float], float]", _sqrt)
+add_in_any_order = cast("Callable[[float, float], float]", _add_in_any_order)
+larger = cast("Callable[[float, float], float]", _larger)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[int], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)
