@@ -213,7 +213,8 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
 
     The power of two is applied in halves, the second of which is the first that can be inexact.
     """
-    shifted, s = _exp_parts(min(max(hi, -173.0), 89.0), lo)
+    clamped = min(max(hi, -173.0), 89.0)
+    shifted, s = _exp_parts(clamped, lo if clamped == hi else 0.0)
     whole = bits_of(shifted)
     half = whole >> 1
     scaled = y * float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
