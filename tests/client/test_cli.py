@@ -153,8 +153,8 @@ def test_the_catalogue(run: Any, client: Client) -> None:
     assert json.loads(run("describe", "swish", "--json"))["name"] == "silu"
     assert "negative_slope" in run("describe", "leaky_relu")
     assert "negative_slope=0.2" in run("describe", "keras:leaky_relu")
-    assert "must be given" in run("describe", "maxout")
-    assert "a seed is given when training is true" in run("describe", "rrelu")
+    assert "must be given" in " ".join(run("describe", "maxout").split())
+    assert "a seed is given when training is true" in " ".join(run("describe", "rrelu").split())
     assert "resizing" in run("list")
     assert run("health") == "serving\n"
 
