@@ -37,11 +37,21 @@ def _erf(x: Real) -> Real:
     return mp.erf(x) if abs(x) < 3000 else mp.mpf(mp.sign(x))
 
 
+def _tanh(x: Real) -> Real:
+    """tanh, and its limit where its distance from it has more digits than are carried."""
+    return mp.tanh(x) if abs(x) < 3000 else mp.sign(x)
+
+
+def _cosh(x: Real) -> Real:
+    """cosh, and infinity where its reciprocal is as good as 0 beside any float64."""
+    return mp.cosh(x) if abs(x) < 1e6 else mp.inf
+
+
 _NAMES: dict[str, Any] = {
     name: getattr(mp, name)
-    for name in ("atan", "cos", "cosh", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt", "tanh")
+    for name in ("atan", "cos", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt")
 }
-_NAMES |= {"erf": _erf, "erfc": _erfc}
+_NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
 
 
 def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:

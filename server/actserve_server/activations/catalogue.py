@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
-    along_axis,
+    softmax,
     clipped_lines,
     exponentials,
+    gated_by_softplus,
+    gated_by_tanh,
     gated_by_x,
+    gated_units,
     piecewise_linear,
     polynomials,
     resizing,
@@ -36,7 +39,10 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     sigmoids,
     gated_by_x,
     swishes,
-    along_axis,
+    gated_by_softplus,
+    gated_by_tanh,
+    softmax,
+    gated_units,
     resizing,
 )
 """The modules that declare records: a new record in one of them needs no other line anywhere."""

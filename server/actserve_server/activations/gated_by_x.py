@@ -28,6 +28,7 @@ __all__ = [
     "GELU_TANH",
     "QUICK_GELU",
     "SILU",
+    "gate_argument",
     "gelu_parts",
     "gelu_slope_times",
     "gelu_tanh_slope_times",
@@ -102,17 +103,23 @@ def swish_slope_of_sum(y: float, hi: float, lo: float) -> float:
     return y * (distance * silu_slope_quotient(distance)) if abs(distance) < NEAR else closed
 
 
-# x is made finite where its infinity would meet a 0.
+@kernel
+def gate_argument(beta: float, x: float) -> tuple[float, float]:
+    """beta x as hi + lo, and hi alone where its sigmoid is 0 or 1 anyway."""
+    hi, lo = two_product(beta, min(max(x, -LARGEST), LARGEST))
+    return hi, (lo if abs(hi) < SIGMOID_END else 0.0)
+
+
+# x is made small where its sigmoid is 0: its infinity would meet that 0.
 @kernel
 def silu_times(x: float, y: float, beta: float) -> float:
-    finite = min(max(x, -LARGEST), LARGEST)
-    hi, lo = two_product(beta, finite)
-    return sigmoid_times((x if hi >= 0.0 else finite) * y, hi, lo)
+    hi, lo = gate_argument(beta, x)
+    return sigmoid_times((x if hi > -SIGMOID_END else min(max(x, -1.0), 1.0)) * y, hi, lo)
 
 
 @kernel
 def silu_slope_times(x: float, y: float, beta: float) -> float:
-    hi, lo = two_product(beta, min(max(x, -LARGEST), LARGEST))
+    hi, lo = gate_argument(beta, x)
     return swish_slope_of_sum(y, hi, lo)
 
 
@@ -159,13 +166,14 @@ SILU = Activation(
 
 @kernel
 def quick_gelu_times(x: float, y: float) -> float:
-    hi, lo = two_product(QUICKNESS, x)
-    return sigmoid_times(max(x, -LARGEST) * y, hi, lo)
+    bounded = max(x, -SIGMOID_END)
+    hi, lo = two_product(QUICKNESS, min(bounded, SIGMOID_END))
+    return sigmoid_times(bounded * y, hi, lo)
 
 
 @kernel
 def quick_gelu_slope_times(x: float, y: float) -> float:
-    hi, lo = two_product(QUICKNESS, x)
+    hi, lo = two_product(QUICKNESS, min(max(x, -SIGMOID_END), SIGMOID_END))
     return swish_slope_of_sum(y, hi, lo)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
 from actserve_server.elementary import exp_sum, over_sum, scaled_exp, tanh
 

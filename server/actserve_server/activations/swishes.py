@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.gated_by_x import SIGMOID_END, sigmoid_times, swish_slope_of_sum, swish_slope_times
+from actserve_server.activations.gated_by_x import (
+    SIGMOID_END,
+    gate_argument,
+    sigmoid_times,
+    swish_slope_of_sum,
+    swish_slope_times,
+)
 from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
 from actserve_server.elementary import LARGEST, exp_sum, fma, scaled_exp, two_product, working
 
@@ -88,11 +94,11 @@ def _two_lines(x: float, right: float, left: float, hi: float, lo: float) -> flo
     finite = min(max(x, -LARGEST), LARGEST)
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
-    share = finite / (1.0 + exp_sum(magnitude, rest))
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
-    faded = scaled_exp(min(max(far * share, -LARGEST), LARGEST), magnitude, rest)
-    return near * share + faded if x == finite or near == 0.0 else near * x
+    inverse = 1.0 / (1.0 + exp_sum(magnitude, rest))
+    fading = finite * (far * inverse) if magnitude > -SIGMOID_END else -0.0
+    return (x if near != 0.0 else finite) * (near * inverse) + scaled_exp(fading, magnitude, rest)
 
 
 @kernel
@@ -117,7 +123,7 @@ def _acon_argument(x: float, p1: float, p2: float, beta: float) -> tuple[float, 
     slope = beta * difference
     slope_rest = fma(beta, difference, -slope) + beta * difference_rest
     hi, lo = two_product(slope, x)
-    return hi, lo + working(slope_rest) * x
+    return hi, (lo + working(slope_rest) * x if abs(hi) < SIGMOID_END else 0.0)
 
 
 @kernel
@@ -164,13 +170,13 @@ ACON_C = Activation(
 # alpha + tanh(beta x) = (alpha + 1) s + (alpha - 1) (1 - s), where s is the sigmoid of 2 beta x.
 @kernel
 def _aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
-    hi, lo = two_product(2.0 * beta, min(max(x, -LARGEST), LARGEST))
+    hi, lo = gate_argument(2.0 * beta, x)
     return _two_lines(x, working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
 
 
 @kernel
 def _aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
-    hi, lo = two_product(2.0 * beta, min(max(x, -LARGEST), LARGEST))
+    hi, lo = gate_argument(2.0 * beta, x)
     return _two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
 
 

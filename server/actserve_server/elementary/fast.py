@@ -213,7 +213,8 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
 
     The power of two is applied in halves, the second of which is the first that can be inexact.
     """
-    shifted, s = _exp_parts(min(max(hi, -173.0), 89.0), lo)
+    clamped = min(max(hi, -173.0), 89.0)
+    shifted, s = _exp_parts(clamped, lo if clamped == hi else 0.0)
     whole = bits_of(shifted)
     half = whole >> 1
     scaled = y * float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
@@ -223,6 +224,23 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
 @kernel
 def fast_exp_sum(hi: float, lo: float) -> float:
     return fast_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def fast_exp_of_negative(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    return fast_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def fast_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
+    """Plainly: totals are float64."""
+    return total + term, rest
+
+
+@kernel
+def fast_split(term: float, coarse: float) -> tuple[float, float]:
+    return term, 0.0
 
 
 @kernel
