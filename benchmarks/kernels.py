@@ -186,7 +186,11 @@ def _our(record: Record, operation: str, inputs: Sequence[Any], accuracy: str, t
 def contenders(record: Record, operation: str, inputs: Sequence[Any], threads: int) -> dict[str, Bound]:
     """All that can compute it, by name."""
     found = {accuracy: _our(record, operation, inputs, accuracy, threads) for accuracy in ACCURACIES}
-    found |= {peer.NAME: peer.bind(record, operation, inputs, threads) for peer in peers.available()}
+    for peer in peers.available():
+        try:
+            found[peer.NAME] = peer.bind(record, operation, inputs, threads)
+        except Exception as error:  # noqa: BLE001 - one library's failure must not end an hour's run
+            print(f"\n{peer.NAME} fails at {record.name} {operation}: {error}", file=sys.stderr)
     return {name: bound for name, bound in found.items() if bound is not None}
 
 

@@ -15,10 +15,37 @@ with warnings.catch_warnings():
     from onnx import helper
     from onnx.backend.test.case import node
 
-OPERATORS = (
-    "Abs Atan Celu Cos Elu Erf Exp Gelu HardSigmoid HardSwish Hardmax Identity LeakyRelu LogSoftmax Mish PRelu Relu Selu "
-    "Shrink Sigmoid Sign Sin Softmax Softplus Softsign SwiGLU Swish Tanh ThresholdedRelu"
-).split()
+OPERATORS = [
+    "Abs",
+    "Atan",
+    "Celu",
+    "Cos",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Hardmax",
+    "Identity",
+    "LeakyRelu",
+    "LogSoftmax",
+    "Mish",
+    "PRelu",
+    "Relu",
+    "Selu",
+    "Shrink",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SwiGLU",
+    "Swish",
+    "Tanh",
+    "ThresholdedRelu",
+]
 
 
 def _cases() -> list[Any]:
