@@ -229,12 +229,14 @@ def _rounded_exactly(value: Any, name: str) -> float:
 # ---- the table -------------------------------------------------------------------------------------------------------
 
 
-def _up(value: float) -> float:
-    """Rounded up to a figure that may be published as a bound."""
-    if not math.isfinite(value) or value == 0:
-        return value
+def _up(value: float) -> float | str:
+    """Rounded up to a figure that may be published as a bound; JSON has no infinity, so it is a word."""
+    if math.isinf(value):
+        return "inf"
+    if value < 1:
+        return math.ceil(value * 1e4 - 1e-9) / 1e4
     unit = 10.0 ** (math.floor(math.log10(value)) - 2)
-    return float(f"{math.ceil(value / unit - 1e-9) * unit:.3g}") if value >= 1 else math.ceil(value * 1e4 - 1e-9) / 1e4
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.3g}")
 
 
 def _bound(record: Activation, dtype: str, accuracy: str, operation: str) -> float:
@@ -288,10 +290,10 @@ def examine(record: Activation, truths: dict[tuple[str, str], list[Truth]], n: i
     return report, faults
 
 
-def _figure(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "inf" if math.isinf(value) else f"{value:.4g}" if value < 1 else f"{value:.3g}"
+def _figure(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return f"{value:.4g}" if value < 1 else f"{value:.3g}"
 
 
 def _show(report: dict[str, Any]) -> None:

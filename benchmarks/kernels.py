@@ -47,8 +47,12 @@ ALONG_AXIS = ("softmax", "log_softmax")
 SIZES = ("1e4", "1e6", "2.5e7")
 DTYPES = ("float32", "float64", "bfloat16")
 ACCURACIES = ("exact", "fast")
-SECONDS = 0.008
-"""How long one contender's turn lasts at least."""
+SECONDS = 0.002
+"""How long one contender's turn lasts at least: short, so that on a busy machine some turns are left alone."""
+BUDGET, QUICK_BUDGET = 1.0, 0.4
+"""For how many seconds the contenders of a row take turns."""
+ROUNDS = (3, 40)
+"""The fewest and the most rounds of turns."""
 TOO_WRONG_ULP = 1_000.0
 LARGE = 1e6
 """From this size on the goals hold."""
@@ -194,14 +198,21 @@ def contenders(record: Record, operation: str, inputs: Sequence[Any], threads: i
     return {name: bound for name, bound in found.items() if bound is not None}
 
 
-def best_seconds(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def best_seconds(runs: dict[str, Callable[[], Any]], budget: float) -> dict[str, float]:
     """The time of one call of each, of the best round; in every round each has its turn."""
     count: dict[str, int] = {}
+    round_seconds = 0.0
     for name, run in runs.items():
-        run()
-        begin = time.perf_counter()
-        run()
-        count[name] = max(1, math.ceil(SECONDS / max(time.perf_counter() - begin, 1e-7)))
+        once = math.inf
+        for _ in range(3):
+            begin = time.perf_counter()
+            run()
+            once = min(once, max(time.perf_counter() - begin, 1e-7))
+            if once > 0.05:  # one warm-up will do
+                break
+        count[name] = max(1, math.ceil(SECONDS / once))
+        round_seconds += count[name] * once
+    rounds = min(max(ROUNDS[0], int(budget / round_seconds)), ROUNDS[1])
     best = dict.fromkeys(runs, math.inf)
     names = list(runs)
     gc.disable()
@@ -233,7 +244,7 @@ def _errors(
 
 def measure(options: argparse.Namespace, threads: int, exact: dict[str, Any]) -> Iterator[Row]:
     """The rows of one number of threads."""
-    rounds = 3 if options.quick else 6
+    budget = QUICK_BUDGET if options.quick else BUDGET
     for record in _records(options.only):
         for operation in _operations(record):
             for dtype in map(_dtype, options.dtypes):
@@ -246,7 +257,7 @@ def measure(options: argparse.Namespace, threads: int, exact: dict[str, Any]) ->
                         bound = contenders(record, operation, inputs, threads)
                         runs: dict[str, Any] = {name: b.run for name, b in bound.items()}
                         runs["copy"] = _copy(inputs[0], threads).run
-                        seconds = best_seconds(runs, rounds)
+                        seconds = best_seconds(runs, budget)
                         arrays = {name: 2 if name == "copy" else len(inputs) + 1 for name in runs}
                         yield {
                             "activation": record.name,
@@ -447,7 +458,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dtypes", type=words, default=list(DTYPES))
     parser.add_argument("--threads", type=lambda text: [int(word) for word in text.split(",")], default=[1, 2])
     parser.add_argument(
-        "--quick", action="store_true", help="fewer rounds, and 1e6 elements only unless --sizes says so"
+        "--quick", action="store_true", help="fewer turns, and 1e6 elements only unless --sizes says so"
     )
     parser.add_argument(
         "--output", type=Path, help="where to write JSON; a whole run writes benchmarks/results/kernels.json"
