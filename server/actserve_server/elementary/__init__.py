@@ -6,6 +6,7 @@ kernel's names to one of them. As attributes of this module the names are the wi
 a float64, in FAST a float32; parameters of activations and constants marked `Exact` are float64 everywhere.
 
     LARGEST                 the largest finite number
+    TRIG_LIMIT              up to where sin_sum and cos_sum are right
     working(a)              a parameter as a number
     two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
     quotient(x, a)          x / a likewise
@@ -22,6 +23,8 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
+
+FAST expects parameters that a float32 can hold, and of `scaled_exp` that |y| < 2^100.
 
 This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
 """
