@@ -27,7 +27,10 @@ def _erfc(x: Real) -> Real:
     return mp.erfc(x) if abs(x) < 3000 else mp.mpf(1 - mp.sign(x))
 
 
-_NAMES: dict[str, Any] = {name: getattr(mp, name) for name in ("cosh", "exp", "fsum", "log", "pi", "sqrt", "tanh")}
+_NAMES: dict[str, Any] = {
+    name: getattr(mp, name)
+    for name in ("cosh", "erf", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sqrt", "tanh")
+}
 _NAMES["erfc"] = _erfc
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
-from actserve_server.activations.exponentials import ELU, SOFTPLUS
+from actserve_server.activations.exponentials import CELU, ELU, EXPONENTIAL, PELU, SELU
 from actserve_server.activations.gated_by_x import GELU, SILU
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
+from actserve_server.activations.soft_rectifiers import LOG_SIGMOID, SOFTPLUS, SQRT_SOFTPLUS
 from actserve_server.activations.spec import Record
 
 __all__ = ["CATALOGUE", "find", "near"]
@@ -21,8 +22,14 @@ CATALOGUE: tuple[Record, ...] = (
     IDENTITY,
     RELU,
     LEAKY_RELU,
+    EXPONENTIAL,
     ELU,
+    CELU,
+    SELU,
+    PELU,
     SOFTPLUS,
+    SQRT_SOFTPLUS,
+    LOG_SIGMOID,
     SIGMOID,
     TANH,
     SILU,
