@@ -9,12 +9,16 @@ from __future__ import annotations
 import difflib
 
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
+from actserve_server.activations.elish import ELISH, HARD_ELISH
 from actserve_server.activations.exponentials import CELU, ELU, EXPONENTIAL, PELU, SELU
 from actserve_server.activations.gated_by_x import GELU, SILU
+from actserve_server.activations.hyperbolic import SCALED_TANH, SOFTCAP, TANH_SHRINK
+from actserve_server.activations.normal import GAUSSIAN, LAPLACE
 from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
 from actserve_server.activations.sigmoids import SIGMOID, TANH
 from actserve_server.activations.soft_rectifiers import LOG_SIGMOID, SOFTPLUS, SQRT_SOFTPLUS
 from actserve_server.activations.spec import Record
+from actserve_server.activations.xielu import XIELU
 
 __all__ = ["CATALOGUE", "find", "near"]
 
@@ -27,11 +31,19 @@ CATALOGUE: tuple[Record, ...] = (
     CELU,
     SELU,
     PELU,
+    XIELU,
+    ELISH,
+    HARD_ELISH,
     SOFTPLUS,
     SQRT_SOFTPLUS,
     LOG_SIGMOID,
     SIGMOID,
     TANH,
+    SCALED_TANH,
+    SOFTCAP,
+    TANH_SHRINK,
+    LAPLACE,
+    GAUSSIAN,
     SILU,
     GELU,
     SOFTMAX,
