@@ -6,11 +6,12 @@ A square in an exponent is carried as hi + lo: to round it would cost as many un
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, exp_sum, fma, quotient, scaled_exp, scaled_normal_tail, working
+from actserve_server.elementary import LARGEST, erf, exp_sum, fma, quotient, scaled_exp, scaled_normal_tail, working
 
-__all__ = ["GAUSSIAN", "LAPLACE"]
+__all__ = ["ERF", "GAUSSIAN", "LAPLACE"]
 
 INVERSE_SQRT_2PI = 0.3989422804014327
+TWO_OVER_SQRT_PI = 1.1283791670955126
 
 GONE = 40.0
 """Beyond it exp(-x^2/2) is 0 in every precision."""
@@ -98,4 +99,38 @@ LAPLACE = Activation(
     ),
     libraries=(Library("huggingface", ("laplace",)),),
     tried=({"mu": 0.0, "sigma": 1.0}, {"mu": -3.3, "sigma": 2.7}, {"mu": 1e5, "sigma": 0.1}, {"sigma": 1e-100}),
+)
+
+
+@kernel
+def _erf(x: float) -> float:
+    return erf(x)
+
+
+@kernel
+def _erf_slope(x: float) -> float:
+    a = min(abs(x), GONE)
+    hi = -(a * a)
+    return scaled_exp(TWO_OVER_SQRT_PI, hi, -fma(a, a, hi))
+
+
+ERF = Activation(
+    name="erf",
+    summary="From -1 to 1 along an S: the error function, steeper than tanh and flatter at its ends.",
+    reference="Glaisher, On a class of definite integrals, Philosophical Magazine 42, 1871; as a layer, Saad and Solla, "
+    "On-line learning in soft committee machines, Physical Review E 52, 1995",
+    formula="erf(x)",
+    derivative_formula="2 / sqrt(pi) * exp(-x**2)",
+    forward=_erf,
+    derivative=_erf_slope,
+    range="(-1, 1)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    limits=(-1.0, 1.0, 0.0, 0.0),
+    advice="For analyses of learning, where integrals over normal variables have closed forms; else choose tanh.",
+    libraries=(
+        Library("torch", ("erf",)),
+        Library("jax", ("erf",)),
+        Library("tensorflow", ("erf",)),
+        Library("onnx", ("Erf",)),
+    ),
 )
