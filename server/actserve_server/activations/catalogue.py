@@ -12,19 +12,24 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
-    softmax,
     clipped_lines,
+    elish,
     exponentials,
     gated_by_softplus,
     gated_by_tanh,
     gated_by_x,
     gated_units,
+    hyperbolic,
+    normal,
     piecewise_linear,
     polynomials,
     resizing,
     sigmoids,
+    soft_rectifiers,
+    softmax,
     swishes,
     thresholds,
+    xielu,
 )
 from actserve_server.activations.spec import Library, Record
 
@@ -36,7 +41,12 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     thresholds,
     polynomials,
     exponentials,
+    elish,
+    xielu,
+    soft_rectifiers,
     sigmoids,
+    hyperbolic,
+    normal,
     gated_by_x,
     swishes,
     gated_by_softplus,
