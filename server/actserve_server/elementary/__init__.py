@@ -31,8 +31,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from actserve_server.elementary import narrow, wide
-from actserve_server.elementary.bits import copysign, fma, sqrt
+from actserve_server.elementary import fast, narrow, wide
+from actserve_server.elementary.bits import copysign as copysign
+from actserve_server.elementary.bits import fma as fma
+from actserve_server.elementary.bits import sqrt as sqrt
 
 # The names that have counterparts in every precision, as `wide_exp`, `narrow_exp`, `fast_exp`.
 _NAMES = (
@@ -45,23 +47,33 @@ _NAMES = (
     "scaled_exp",
     "expm1",
     "log1p",
+    "log",
     "tanh",
+    "erf",
+    "atan",
     "over_sum",
     "scaled_normal_tail",
+    "sin_sum",
+    "cos_sum",
+    "sin_huge",
+    "cos_huge",
     "silu_slope_quotient",
     "gelu_slope_quotient",
 )
 _SAME: dict[str, Any] = {"fma": fma, "copysign": copysign, "sqrt": sqrt}
 
 
-def _precision(module: Any, prefix: str, **constants: float) -> dict[str, Any]:
+def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
+    constants = {"LARGEST": largest, "TRIG_LIMIT": module.TRIG_LIMIT}
     return _SAME | constants | {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
 
 
-WIDE: dict[str, Any] = _precision(wide, "wide", LARGEST=sys.float_info.max)
-NARROW: dict[str, Any] = _precision(narrow, "narrow", LARGEST=sys.float_info.max)
+WIDE: dict[str, Any] = _precision(wide, "wide", sys.float_info.max)
+NARROW: dict[str, Any] = _precision(narrow, "narrow", sys.float_info.max)
+FAST: dict[str, Any] = _precision(fast, "fast", (2.0 - 2.0**-23) * 2.0**127)
 
 LARGEST: float = WIDE["LARGEST"]
+TRIG_LIMIT: float = WIDE["TRIG_LIMIT"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
@@ -71,10 +83,17 @@ exp_sum = wide.wide_exp_sum
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p
+log = wide.wide_log
 tanh = wide.wide_tanh
+erf = wide.wide_erf
+atan = wide.wide_atan
 over_sum = wide.wide_over_sum
 scaled_normal_tail = wide.wide_scaled_normal_tail
+sin_sum = wide.wide_sin_sum
+cos_sum = wide.wide_cos_sum
+sin_huge = wide.wide_sin_huge
+cos_huge = wide.wide_cos_huge
 silu_slope_quotient = wide.wide_silu_slope_quotient
 gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
-__all__ = ["NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST"]
+__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST", "TRIG_LIMIT"]
