@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 
+from actserve_server.activations.algebraic import BENT_IDENTITY, ISRLU, ISRU, SOFTSIGN, SQUAREPLUS
 from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.clipped_lines import (
     HARD_MISH,
@@ -74,6 +75,11 @@ CATALOGUE: tuple[Record, ...] = (
     RELU_SQUARED,
     STAR_RELU,
     SPARSE_PLUS,
+    SQUAREPLUS,
+    SOFTSIGN,
+    ISRU,
+    ISRLU,
+    BENT_IDENTITY,
     ELU,
     SOFTPLUS,
     SIGMOID,
