@@ -76,6 +76,11 @@ def odd_weight(function: Function) -> Function:
     return lambda z: z * mp.sqrt(z) / function(mp.sqrt(z)) if z > 0 else mp.mpf(0)
 
 
+def cos_remainder(z: Real) -> Real:
+    """q in cos(r) = 1 - z/2 + z^2 q, where z = r^2."""
+    return mp.mpf(1) / 24 - z / 720 if z < mp.mpf(10) ** -15 else (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2
+
+
 def erf_excess(z: Real) -> Real:
     """q in erf(x) = x + x q, z = x^2."""
     return 2 / mp.sqrt(mp.pi) - 1 if z == 0 else mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1
@@ -122,7 +127,7 @@ def log_bound() -> Real:
 def tables() -> dict[str, Table]:
     half_ln2 = LN2 / 2 * (1 + mp.mpf(2) ** -20)  # rounding to the nearest n may miss by a little
     near = mp.mpf("0.2501")
-    square = (mp.pi / 2 * (1 + mp.mpf(2) ** -18)) ** 2
+    eighth, quarter = ((mp.pi / part * (1 + mp.mpf(2) ** -18)) ** 2 for part in (4, 2))
     fold = mp.sqrt(2) - 1
     result: dict[str, Table] = {}
     for (
@@ -137,9 +142,9 @@ def tables() -> dict[str, Table]:
         erf_degrees,
         erf_end,
     ) in (
-        ("WIDE", 10, 6, 23, 40, 13, 8, 20, (12, 20), "6"),
+        ("WIDE", 10, 6, 23, 40, 13, 5, 20, (12, 20), "6"),
         ("NARROW", 6, 4, 14, 16, 9, 5, 13, (8, 11), "5.25"),
-        ("FAST", 4, 7, 9, 15, 6, 3, 8, (6, 8), "4"),
+        ("FAST", 4, 7, 9, 15, 6, 2, 8, (6, 8), "4"),
     ):
         tables_of_kind: dict[str, Table] = {}
         tables_of_kind["EXP"] = Table(
@@ -187,11 +192,20 @@ def tables() -> dict[str, Table]:
         tables_of_kind["SIN"] = Table(
             odd_remainder(mp.sin, -mp.mpf(1) / 6),
             mp.mpf(0),
-            square,
+            quarter if kind == "NARROW" else eighth,
             sin_degree,
             odd_weight(mp.sin),
             "p in sin(r) = r + r z p(z), z = r^2",
         )
+        if kind != "NARROW":
+            tables_of_kind["COS"] = Table(
+                cos_remainder,
+                mp.mpf(0),
+                eighth,
+                sin_degree,
+                lambda z: z**2 / mp.cos(mp.sqrt(z)),
+                "q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2",
+            )
         tables_of_kind["ATAN"] = Table(
             odd_remainder(mp.atan, -mp.mpf(1) / 3),
             mp.mpf(0),
@@ -295,12 +309,14 @@ def constants() -> dict[str, list[float]]:
         "LOG2_E": parts(1 / LN2),
         "INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi)),
         "INVERSE_PI": parts(1 / mp.pi),
-        "PI": parts(mp.pi, count=3),
+        "PI": parts(mp.pi),
+        "INVERSE_HALF_PI": parts(2 / mp.pi),
+        "HALF_PI": parts(mp.pi / 2, count=3),
         "FAST_LN2": parts(LN2, to_float32),
         "FAST_LOG2_E": parts(1 / LN2, to_float32),
         "FAST_INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi), to_float32),
-        "FAST_INVERSE_PI": parts(1 / mp.pi, to_float32),
-        "FAST_PI": parts(mp.pi, to_float32, 3),
+        "FAST_INVERSE_HALF_PI": parts(2 / mp.pi, to_float32),
+        "FAST_HALF_PI": parts(mp.pi / 2, to_float32, 3),
         "SILU_ROOT": parts(SILU_ROOT),
         "GELU_ROOT": parts(GELU_ROOT),
     }
@@ -310,10 +326,10 @@ LEADING_ZEROS = 7
 """Digits of 1/pi before its point, so that the window of a small number begins in the table too."""
 
 
-def inverse_pi_digits(count: int = 64) -> list[int]:
-    """1/pi in digits of 24 bits, as `elementary.huge` reads them: LEADING_ZEROS zeros, then the fraction's digits."""
+def inverse_half_pi_digits(count: int = 64) -> list[int]:
+    """2/pi in digits of 24 bits, as `elementary.huge` reads them: LEADING_ZEROS zeros, then the fraction's digits."""
     with mp.workdps(500):
-        digits = int(mp.floor(mp.ldexp(1 / mp.pi, 24 * (count - LEADING_ZEROS))))
+        digits = int(mp.floor(mp.ldexp(2 / mp.pi, 24 * (count - LEADING_ZEROS))))
     return [(digits >> 24 * place) & 0xFFFFFF for place in reversed(range(count))]
 
 
@@ -321,16 +337,16 @@ def main() -> None:
     known_tables, known_constants = tables(), constants()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to print; everything unless told")
-    for name in parser.parse_args().names or [*known_constants, "INVERSE_PI_DIGITS", *known_tables]:
+    for name in parser.parse_args().names or [*known_constants, "INVERSE_HALF_PI_DIGITS", *known_tables]:
         if name in known_constants:
             suffixes = ("HI", "LO") if len(known_constants[name]) == 2 else ("HI", "MIDDLE", "LO")
             for suffix, part in zip(suffixes, known_constants[name], strict=True):
                 print(f"{name}_{suffix} = {part!r}")
             print()
             continue
-        if name == "INVERSE_PI_DIGITS":
+        if name == "INVERSE_HALF_PI_DIGITS":
             print(f"{name} = (")
-            for digit in inverse_pi_digits():
+            for digit in inverse_half_pi_digits():
                 print(f"    0x{digit:06X},")
             print(")\n")
             continue

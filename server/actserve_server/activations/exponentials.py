@@ -37,7 +37,13 @@ ELU = Activation(
     advice="Where ReLU leaves dead neurons and means near zero are wanted, at the price of an exponential.",
     parameters=(Parameter(name="alpha", meaning="Depth of the floor.", default=1.0),),
     libraries=(
-        Library("torch", ("ELU", "elu",)),
+        Library(
+            "torch",
+            (
+                "ELU",
+                "elu",
+            ),
+        ),
         Library("jax", ("elu",)),
         Library("flax", ("elu",)),
         Library("keras", ("elu",)),

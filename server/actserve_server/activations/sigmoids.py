@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
 from actserve_server.elementary import exp_sum, over_sum, scaled_exp, tanh
 
@@ -44,7 +42,13 @@ SIGMOID = Activation(
     advice="For the output of a binary classifier and for gates; in hidden layers its gradients vanish at both ends.",
     aliases=("logistic", "expit"),
     libraries=(
-        Library("torch", ("Sigmoid", "sigmoid",)),
+        Library(
+            "torch",
+            (
+                "Sigmoid",
+                "sigmoid",
+            ),
+        ),
         Library("jax", ("sigmoid",)),
         Library("flax", ("sigmoid",)),
         Library("keras", ("sigmoid",)),
@@ -83,7 +87,13 @@ TANH = Activation(
     limits=(-1.0, 1.0, 0.0, 0.0),
     advice="For normalized inputs and recurrent cells, where outputs of both signs help; it saturates at both ends.",
     libraries=(
-        Library("torch", ("Tanh", "tanh",)),
+        Library(
+            "torch",
+            (
+                "Tanh",
+                "tanh",
+            ),
+        ),
         Library("jax", ("tanh",)),
         Library("flax", ("tanh",)),
         Library("keras", ("tanh",)),

@@ -30,22 +30,22 @@ ROUNDER = 1.5 * 2.0**23
 """Added to a number below 2^22, it leaves the nearest integer in the low bits; subtracted again, as a float32."""
 MANTISSA_BITS = 23
 BIASED_ZERO = 127 << MANTISSA_BITS
-SIGN_SHIFT = 31
+SECOND_BIT_TO_SIGN = 30
 SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
 
 TRIG_LIMIT = 65536.0
-"""The rests of a turn are exact while the number of turns fits in few bits."""
+"""Up to here what hi leaves of a turn is known to its last digits; lo, where it is large, has fewer."""
 
 FAST_LN2_HI = 0.6931471824645996
 FAST_LN2_LO = -1.9046542121259336e-09
 FAST_LOG2_E_HI = 1.4426950216293335
 FAST_INVERSE_SQRT_2PI_HI = 0.3989422917366028
-FAST_INVERSE_PI_HI = 0.31830987334251404
-FAST_PI_HI = 3.1415927410125732
-FAST_PI_MIDDLE = -8.742277657347586e-08
-FAST_PI_LO = -3.4302490200117637e-15
+FAST_INVERSE_HALF_PI_HI = 0.6366197466850281
+FAST_HALF_PI_HI = 1.5707963705062866
+FAST_HALF_PI_MIDDLE = -4.371138828673793e-08
+FAST_HALF_PI_LO = -1.7151245100058819e-15
 
 # q in exp(r) = 1 + r + r^2 q(r), on [-0.34657, 0.34657]: error 2^-27.96
 FAST_EXP = (
@@ -113,12 +113,18 @@ FAST_GELU_SLOPE = (
     0.004497420508414507,
 )
 
-# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 2.4674]: error 2^-26.62
+# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-26.84
 FAST_SIN = (
-    -0.16666659712791443,
-    0.00833306647837162,
-    -0.00019809602235909551,
-    2.60577962762909e-06,
+    -0.16666655242443085,
+    0.00833216030150652,
+    -0.00019515281019266695,
+)
+
+# q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2, on [0.0, 0.61685]: error 2^-32.42
+FAST_COS = (
+    0.04166664555668831,
+    -0.0013887316454201937,
+    2.4433153157588094e-05,
 )
 
 # p in atan(t) = t + t z p(z), z = t^2, on [0.0, 1.0]: error 2^-26.72
@@ -207,7 +213,8 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
 
     The power of two is applied in halves, the second of which is the first that can be inexact.
     """
-    shifted, s = _exp_parts(min(max(hi, -173.0), 89.0), lo)
+    clamped = min(max(hi, -173.0), 89.0)
+    shifted, s = _exp_parts(clamped, lo if clamped == hi else 0.0)
     whole = bits_of(shifted)
     half = whole >> 1
     scaled = y * float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
@@ -294,8 +301,8 @@ def fast_atan(x: float) -> float:
     inverted = a > 1.0
     t = -1.0 / a if inverted else a
     z = t * t
-    rest = fma(t * z, polynomial(z, FAST_ATAN), 0.5 * FAST_PI_MIDDLE if inverted else 0.0)
-    return copysign((0.5 * FAST_PI_HI if inverted else 0.0) + (t + rest), x)
+    rest = fma(t * z, polynomial(z, FAST_ATAN), FAST_HALF_PI_MIDDLE if inverted else 0.0)
+    return copysign((FAST_HALF_PI_HI if inverted else 0.0) + (t + rest), x)
 
 
 @kernel
@@ -323,59 +330,59 @@ def fast_gelu_slope_quotient(d: float) -> float:
 
 @kernel
 def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
-    """hi + lo - turns pi as a sum; `turns` is a multiple of 1/2 that leaves less than 2."""
-    exact = fma(-turns, FAST_PI_HI, hi)
-    product = turns * FAST_PI_MIDDLE
+    """hi + lo - turns pi/2 as a sum, where it is less than 1: that makes `exact` so."""
+    exact = fma(-turns, FAST_HALF_PI_HI, hi)
+    product = turns * FAST_HALF_PI_MIDDLE
     first = exact - product
-    rest = ((exact - first) - product) - fma(turns, FAST_PI_MIDDLE, -product)
-    rest = fma(-turns, FAST_PI_LO, rest) + lo
+    rest = ((exact - first) - product) - fma(turns, FAST_HALF_PI_MIDDLE, -product)
+    rest = fma(-turns, FAST_HALF_PI_LO, rest) + lo
     r = first + rest
     return r, (first - r) + rest
 
 
 @kernel
-def _sine(r: float, rest: float) -> float:
-    """sin(r + rest) for |r| <= pi/2 and a rest of at most an ulp of r."""
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
     z = r * r
-    cosine = fma(z, fma(z, 1.0 / 24.0, -0.5), 1.0)
-    return copysign(r + fma(r * z, polynomial(z, FAST_SIN), rest * cosine), r)
+    half = 0.5 * z
+    whole = 1.0 - half
+    sine = r + fma(r * z, polynomial(z, FAST_SIN), rest * whole)
+    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, FAST_COS), -r * rest))
+    value = sine if quadrant & 1 == 0 else cosine
+    return float_of(np.int32(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN)))
 
 
 @kernel
 def fast_sin_sum(hi: float, lo: float) -> float:
-    shifted = fma(hi, FAST_INVERSE_PI_HI, ROUNDER)
+    shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
     r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
-    sine = _sine(r, rest)
-    value = float_of(np.int32(bits_of(sine) ^ (bits_of(shifted) << SIGN_SHIFT)))
-    return hi if hi == 0.0 else value
+    return hi if hi == 0.0 else _sine(r, rest, bits_of(shifted))
 
 
-# cos(r + (k + 1/2) pi) is -sin(r) for an even k.
 @kernel
 def fast_cos_sum(hi: float, lo: float) -> float:
-    shifted = fma(hi, FAST_INVERSE_PI_HI, -0.5) + ROUNDER
-    r, rest = _rest_of_turn(hi, lo, (shifted - ROUNDER) + 0.5)
-    sine = _sine(-r, -rest)
-    return float_of(np.int32(bits_of(sine) ^ (bits_of(shifted) << SIGN_SHIFT)))
+    shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return _sine(r, rest, bits_of(shifted) + 1)
 
 
 @kernel
-def _sine_of_angle(r: float, rest: float, odd: int) -> float:
-    value = _sine(nearest_float32(r), nearest_float32((r - nearest_float32(r)) + rest))
-    return -value if odd else value
+def _sine_of_angle(r: float, rest: float, quadrant: int) -> float:
+    hi = nearest_float32(r)
+    return _sine(hi, nearest_float32((r - hi) + rest), quadrant)
 
 
 @kernel
 def fast_sin_huge(hi: float, lo: float) -> float:
     if abs(hi) <= TRIG_LIMIT:
         return fast_sin_sum(hi, lo)
-    r, rest, odd = angle(np.float64(hi), np.float64(lo), 0)
-    return _sine_of_angle(r, rest, odd)
+    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
+    return _sine_of_angle(r, rest, quadrant)
 
 
 @kernel
 def fast_cos_huge(hi: float, lo: float) -> float:
     if abs(hi) <= TRIG_LIMIT:
         return fast_cos_sum(hi, lo)
-    r, rest, odd = angle(np.float64(hi), np.float64(lo), 1)
-    return _sine_of_angle(r, rest, odd)
+    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
+    return _sine_of_angle(r, rest, quadrant + 1)

@@ -11,26 +11,23 @@ from __future__ import annotations
 import math
 
 from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
-from actserve_server.elementary.huge import angle
 from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
     EXPONENT_MASK,
+    HALF_PI_HI,
     INTEGER_BITS,
     INTEGER_ORIGIN,
-    INVERSE_PI_HI,
     LN2_HI,
     LN2_LO,
     LOG2_E_HI,
     MANTISSA_BITS,
     MANTISSA_MASK,
-    PI_HI,
-    PI_MIDDLE,
     ROUNDER,
-    SIGN_SHIFT,
     SQRT_HALF_BITS,
-    TRIG_LIMIT,
     power_of_two,
+    wide_cos_huge,
+    wide_sin_huge,
 )
 
 # q in exp(r) = 1 + r + r^2 q(r), on [-0.34657, 0.34657]: error 2^-39.68
@@ -157,6 +154,12 @@ NARROW_ERF_FAR = (
     6.71557253849223e-08,
 )
 
+INVERSE_PI_HI = 0.3183098861837907
+PI_HI = 3.141592653589793
+PI_LO = 1.2246467991473532e-16
+SIGN_SHIFT = 63
+TRIG_LIMIT = 2.0**30
+
 
 @kernel
 def narrow_working(parameter: float) -> float:
@@ -277,7 +280,7 @@ def narrow_atan(x: float) -> float:
     inverted = a > 1.0
     t = -1.0 / a if inverted else a
     z = t * t
-    return copysign((0.5 * PI_HI if inverted else 0.0) + fma(t * z, polynomial(z, NARROW_ATAN), t), x)
+    return copysign((HALF_PI_HI if inverted else 0.0) + fma(t * z, polynomial(z, NARROW_ATAN), t), x)
 
 
 @kernel
@@ -297,6 +300,7 @@ def narrow_gelu_slope_quotient(d: float) -> float:
     return polynomial(d, NARROW_GELU_SLOPE)
 
 
+# One polynomial from -pi/2 to pi/2 is shorter than two and a choice, and precise enough here.
 @kernel
 def _narrow_sine(r: float) -> float:
     z = r * r
@@ -307,7 +311,7 @@ def _narrow_sine(r: float) -> float:
 def narrow_sin_sum(hi: float, lo: float) -> float:
     shifted = fma(hi, INVERSE_PI_HI, ROUNDER)
     turns = shifted - ROUNDER
-    r = fma(-turns, PI_MIDDLE, fma(-turns, PI_HI, hi)) + lo
+    r = fma(-turns, PI_LO, fma(-turns, PI_HI, hi)) + lo
     value = float_of(bits_of(_narrow_sine(r)) ^ (bits_of(shifted) << SIGN_SHIFT))
     return hi if hi == 0.0 else value
 
@@ -316,21 +320,9 @@ def narrow_sin_sum(hi: float, lo: float) -> float:
 def narrow_cos_sum(hi: float, lo: float) -> float:
     shifted = fma(hi, INVERSE_PI_HI, -0.5) + ROUNDER
     turns = (shifted - ROUNDER) + 0.5
-    r = fma(-turns, PI_MIDDLE, fma(-turns, PI_HI, hi)) + lo
+    r = fma(-turns, PI_LO, fma(-turns, PI_HI, hi)) + lo
     return float_of(bits_of(_narrow_sine(-r)) ^ (bits_of(shifted) << SIGN_SHIFT))
 
 
-@kernel
-def narrow_sin_huge(hi: float, lo: float) -> float:
-    if abs(hi) <= TRIG_LIMIT:
-        return narrow_sin_sum(hi, lo)
-    r, _, odd = angle(hi, lo, 0)
-    return -_narrow_sine(r) if odd else _narrow_sine(r)
-
-
-@kernel
-def narrow_cos_huge(hi: float, lo: float) -> float:
-    if abs(hi) <= TRIG_LIMIT:
-        return narrow_cos_sum(hi, lo)
-    r, _, odd = angle(hi, lo, 1)
-    return -_narrow_sine(r) if odd else _narrow_sine(r)
+narrow_sin_huge = wide_sin_huge
+narrow_cos_huge = wide_cos_huge

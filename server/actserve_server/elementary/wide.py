@@ -26,14 +26,14 @@ LN2_HI = 0.6931471803691238
 LN2_LO = 1.9082149292705877e-10
 LOG2_E_HI = 1.4426950408889634
 INVERSE_SQRT_2PI = 0.3989422804014327
-INVERSE_PI_HI = 0.3183098861837907
-PI_HI = 3.141592653589793
-PI_MIDDLE = 1.2246467991473532e-16
-PI_LO = -2.9947698097183397e-33
+INVERSE_HALF_PI_HI = 0.6366197723675814
+HALF_PI_HI = 1.5707963267948966
+HALF_PI_MIDDLE = 6.123233995736766e-17
+HALF_PI_LO = -1.4973849048591698e-33
 
 TRIG_LIMIT = 2.0**30
-"""Up to here the number of half turns is known exactly, and its product with three parts of pi leaves all digits."""
-SIGN_SHIFT = 63
+"""Up to here the number of quarter turns is known exactly, and its product with three parts of pi/2 leaves all digits."""
+SECOND_BIT_TO_SIGN = 62
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 MANTISSA_MASK = (1 << MANTISSA_BITS) - 1
@@ -134,17 +134,24 @@ WIDE_GELU_SLOPE = (
     4.165902729901162e-07,
 )
 
-# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 2.4674]: error 2^-54.56
+# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-56.35
 WIDE_SIN = (
-    -0.16666666666666666,
-    0.008333333333333333,
-    -0.0001984126984126967,
-    2.7557319223940208e-06,
-    -2.5052108378489754e-08,
-    1.6059043196051048e-10,
-    -7.647127255913534e-13,
-    2.8102028753541485e-15,
-    -7.981384705044944e-18,
+    -0.1666666666666663,
+    0.008333333333322118,
+    -0.00019841269829589346,
+    2.755731362130095e-06,
+    -2.505074774741587e-08,
+    1.5896229161307964e-10,
+)
+
+# q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2, on [0.0, 0.61685]: error 2^-59.68
+WIDE_COS = (
+    0.041666666666666595,
+    -0.0013888888888873056,
+    2.4801587288851294e-05,
+    -2.755731417917785e-07,
+    2.0875700825723493e-09,
+    -1.135853567195201e-11,
 )
 
 # p in atan(t) = t + t z p(z), z = t^2, on [0.0, 1.0]: error 2^-55.23
@@ -362,8 +369,8 @@ def wide_atan(x: float) -> float:
     inverted = a > 1.0
     t = -1.0 / a if inverted else a
     z = t * t
-    rest = fma(t * z, polynomial(z, WIDE_ATAN), 0.5 * PI_MIDDLE if inverted else 0.0)
-    return copysign((0.5 * PI_HI if inverted else 0.0) + (t + rest), x)
+    rest = fma(t * z, polynomial(z, WIDE_ATAN), HALF_PI_MIDDLE if inverted else 0.0)
+    return copysign((HALF_PI_HI if inverted else 0.0) + (t + rest), x)
 
 
 @kernel
@@ -395,39 +402,42 @@ def wide_gelu_slope_quotient(d: float) -> float:
 
 @kernel
 def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
-    """hi + lo - turns pi as a sum; `turns` is a multiple of 1/2 that leaves less than 2, which makes `exact` so."""
-    exact = fma(-turns, PI_HI, hi)
-    product = turns * PI_MIDDLE
+    """hi + lo - turns pi/2 as a sum, where it is less than 1: that makes `exact` so."""
+    exact = fma(-turns, HALF_PI_HI, hi)
+    product = turns * HALF_PI_MIDDLE
     first = exact - product
-    rest = ((exact - first) - product) - fma(turns, PI_MIDDLE, -product)
-    rest = fma(-turns, PI_LO, rest) + lo
+    rest = ((exact - first) - product) - fma(turns, HALF_PI_MIDDLE, -product)
+    rest = fma(-turns, HALF_PI_LO, rest) + lo
     r = first + rest
     return r, (first - r) + rest
 
 
 @kernel
-def _sine(r: float, rest: float) -> float:
-    """sin(r + rest) for |r| <= pi/2 and a rest of at most an ulp of r."""
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
     z = r * r
-    cosine = fma(z, fma(z, 1.0 / 24.0, -0.5), 1.0)
-    return copysign(r + fma(r * z, polynomial(z, WIDE_SIN), rest * cosine), r)
+    half = 0.5 * z
+    whole = 1.0 - half
+    sine = r + fma(r * z, polynomial(z, WIDE_SIN), rest * whole)
+    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, WIDE_COS), -r * rest))
+    value = sine if quadrant & 1 == 0 else cosine
+    return float_of(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN))
 
 
 @kernel
 def wide_sin_sum(hi: float, lo: float) -> float:
     """sin(hi + lo) for |hi| <= TRIG_LIMIT, to the last digits also near multiples of pi."""
-    shifted = fma(hi, INVERSE_PI_HI, ROUNDER)
+    shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
     r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
-    value = float_of(bits_of(_sine(r, rest)) ^ (bits_of(shifted) << SIGN_SHIFT))
-    return hi if hi == 0.0 else value
+    return hi if hi == 0.0 else _sine(r, rest, bits_of(shifted))
 
 
 @kernel
 def wide_cos_sum(hi: float, lo: float) -> float:
-    """cos(hi + lo) for |hi| <= TRIG_LIMIT: cos(r + (k + 1/2) pi) is -sin(r) for an even k."""
-    shifted = fma(hi, INVERSE_PI_HI, -0.5) + ROUNDER
-    r, rest = _rest_of_turn(hi, lo, (shifted - ROUNDER) + 0.5)
-    return float_of(bits_of(_sine(-r, -rest)) ^ (bits_of(shifted) << SIGN_SHIFT))
+    """cos(hi + lo) for |hi| <= TRIG_LIMIT."""
+    shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return _sine(r, rest, bits_of(shifted) + 1)
 
 
 @kernel
@@ -435,8 +445,8 @@ def wide_sin_huge(hi: float, lo: float) -> float:
     """sin(hi + lo) for any finite number."""
     if abs(hi) <= TRIG_LIMIT:
         return wide_sin_sum(hi, lo)
-    r, rest, odd = angle(hi, lo, 0)
-    return -_sine(r, rest) if odd else _sine(r, rest)
+    r, rest, quadrant = angle(hi, lo)
+    return _sine(r, rest, quadrant)
 
 
 @kernel
@@ -444,5 +454,5 @@ def wide_cos_huge(hi: float, lo: float) -> float:
     """cos(hi + lo) for any finite number."""
     if abs(hi) <= TRIG_LIMIT:
         return wide_cos_sum(hi, lo)
-    r, rest, odd = angle(hi, lo, 1)
-    return -_sine(r, rest) if odd else _sine(r, rest)
+    r, rest, quadrant = angle(hi, lo)
+    return _sine(r, rest, quadrant + 1)
