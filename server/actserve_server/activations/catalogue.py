@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
+
+    algebraic,
     clipped_lines,
     elish,
     exponentials,
@@ -30,6 +32,8 @@ from actserve_server.activations import (
     swishes,
     thresholds,
     xielu,
+
+    trigonometric,
 )
 from actserve_server.activations.spec import Library, Record
 
@@ -40,6 +44,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     clipped_lines,
     thresholds,
     polynomials,
+    algebraic,
     exponentials,
     elish,
     xielu,
@@ -52,6 +57,8 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     gated_by_softplus,
     gated_by_tanh,
     softmax,
+
+    trigonometric,
     gated_units,
     resizing,
 )
