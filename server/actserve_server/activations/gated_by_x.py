@@ -273,7 +273,8 @@ GELU = Activation(
 # 2u = 2 sqrt(2/pi) (x + 0.044715 x^3) for |x| <= TANH_FORM_END, as hi + lo: rounding it, or the cube in it, would cost
 # 2u units in the last place.
 @kernel
-def _twice_u(x: float) -> tuple[float, float]:
+def _twice_u(x: float) -> tuple[float, float, float]:
+    """2u as hi + lo, and its part with the cube."""
     square = x * x
     cube = square * x
     cube_rest = fma(square, x, -cube) + fma(x, x, -square) * x
@@ -283,22 +284,20 @@ def _twice_u(x: float) -> tuple[float, float]:
     part = hi - line
     lost = (line - (hi - part)) + (bend - part)
     constants_rest = fma(TANH_LINE_LO, x, TANH_BEND_LO * cube)
-    return hi, lost + (line_rest + (bend_rest + fma(TANH_BEND_HI, cube_rest, constants_rest)))
+    return hi, lost + (line_rest + (bend_rest + fma(TANH_BEND_HI, cube_rest, constants_rest))), bend
 
 
 @kernel
 def gelu_tanh_times(x: float, y: float) -> float:
     bounded = max(x, -TANH_FORM_END)
-    hi, lo = _twice_u(min(bounded, TANH_FORM_END))
+    hi, lo, _ = _twice_u(min(bounded, TANH_FORM_END))
     return sigmoid_times(bounded * y, hi, lo)
 
 
 @kernel
 def gelu_tanh_slope_times(x: float, y: float) -> float:
-    bounded = min(max(x, -TANH_FORM_END), TANH_FORM_END)
-    hi, lo = _twice_u(bounded)
-    growth = bounded * fma(3.0 * TANH_BEND_HI, bounded * bounded, TANH_LINE_HI)
-    return swish_slope_times(y, growth, 0.0, hi, lo)
+    hi, lo, bend = _twice_u(min(max(x, -TANH_FORM_END), TANH_FORM_END))
+    return swish_slope_times(y, fma(2.0, bend, hi), lo, hi, lo)
 
 
 @kernel
