@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
-    along_axis,
+    softmax,
     clipped_lines,
     exponentials,
     gated_by_softplus,
@@ -41,7 +41,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     swishes,
     gated_by_softplus,
     gated_by_tanh,
-    along_axis,
+    softmax,
     gated_units,
     resizing,
 )

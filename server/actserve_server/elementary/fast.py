@@ -227,6 +227,23 @@ def fast_exp_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def fast_exp_of_negative(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    return fast_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def fast_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
+    """Plainly: totals are float64."""
+    return total + term, rest
+
+
+@kernel
+def fast_split(term: float, coarse: float) -> tuple[float, float]:
+    return term, 0.0
+
+
+@kernel
 def fast_exp(x: float) -> float:
     return fast_scaled_exp(1.0, x, 0.0)
 

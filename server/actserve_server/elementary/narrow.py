@@ -215,6 +215,25 @@ def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
 
 
 @kernel
+def narrow_exp_of_negative(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0, at least 1e-304; a NaN stays one. What lo adds is below 2^-43 of the result."""
+    x = -700.0 if hi < -700.0 else hi
+    shifted, s = _narrow_exp_parts(x)
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
+
+
+@kernel
+def narrow_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
+    """Plainly, as 2^20 roundings of a float64 come to 2^-33 at worst."""
+    return total + term, rest
+
+
+@kernel
+def narrow_split(term: float, coarse: float) -> tuple[float, float]:
+    return term, 0.0
+
+
+@kernel
 def narrow_expm1(x: float) -> float:
     shifted, s = _narrow_exp_parts(min(max(x, -40.0), 708.0))
     power = float_of(BIASED_ZERO + (bits_of(shifted) << MANTISSA_BITS))
