@@ -48,11 +48,30 @@ def _elements_vjp(kernel: Function) -> Function:
     return elements_vjp
 
 
+# Slices too short for a loop along them are turned on their side, many at a time: one column beside another.
+SHORT = 64
+TURNED = 64
+
+
 def _reduce(kernel: Function) -> Function:
     def reduce(x, state, params):  # type: ignore[no-untyped-def]
         if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
             raise ValueError("the state must have a column for every slice")
-        for o in range(x.shape[0]):
+        outer, n, inner = x.shape
+        if inner == 1 and n <= SHORT and outer > 1:
+            for first in range(0, outer, TURNED):
+                count = min(TURNED, outer - first)
+                block = np.empty((n, count), x.dtype)
+                found = np.empty((state.shape[1], count))
+                for j in range(count):
+                    for i in range(n):
+                        block[i, j] = x[first + j, i, 0]
+                kernel(block, found, *params)
+                for j in range(count):
+                    for row in range(state.shape[1]):
+                        state[first + j, row, 0] = found[row, j]
+            return
+        for o in range(outer):
             kernel(x[o], state[o], *params)
 
     return reduce
@@ -66,7 +85,24 @@ def _reduce_vjp(kernel: Function) -> Function:
             raise ValueError("the state must have a column for every slice")
         if vjp_state.shape[0] != x.shape[0] or vjp_state.shape[2] != x.shape[2]:
             raise ValueError("the state of the product must have a column for every slice")
-        for o in range(x.shape[0]):
+        outer, n, inner = x.shape
+        if inner == 1 and n <= SHORT and outer > 1:
+            for first in range(0, outer, TURNED):
+                count = min(TURNED, outer - first)
+                block, upstream = np.empty((n, count), x.dtype), np.empty((n, count), x.dtype)
+                found, products = np.empty((state.shape[1], count)), np.empty((vjp_state.shape[1], count))
+                for j in range(count):
+                    for i in range(n):
+                        block[i, j] = x[first + j, i, 0]
+                        upstream[i, j] = g[first + j, i, 0]
+                    for row in range(state.shape[1]):
+                        found[row, j] = state[first + j, row, 0]
+                kernel(block, upstream, found, products, *params)
+                for j in range(count):
+                    for row in range(vjp_state.shape[1]):
+                        vjp_state[first + j, row, 0] = products[row, j]
+            return
+        for o in range(outer):
             kernel(x[o], g[o], state[o], vjp_state[o], *params)
 
     return reduce_vjp
@@ -74,7 +110,9 @@ def _reduce_vjp(kernel: Function) -> Function:
 
 # In the loops below `start` is the place of out[0] in the flattened result. Single columns are run along i, and several
 # along j row by row, through one-dimensional pieces: so the innermost loop walks through memory that LLVM can see to be
-# contiguous, which a column of an array of more dimensions is not.
+# contiguous, which a column of an array of more dimensions is not. NaNs are looked for along the way and made canonical
+# afterwards: it costs less than a choice for each element, and LLVM works at several vectors at once where a loop reduces
+# something, as it does not where it only stores.
 
 
 def _slices(kernel: Function) -> Function:
@@ -83,6 +121,7 @@ def _slices(kernel: Function) -> Function:
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
+        number = out.dtype.type
         done = 0
         while done < out.size:
             row = (start + done) // inner
@@ -93,14 +132,20 @@ def _slices(kernel: Function) -> Function:
             piece = out[done : done + span]
             elements = values[done : done + span]
             found = state[o]
+            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
-                    y = kernel(np.float64(elements[p]), i + p, 0, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(np.float64(elements[p]), i + p, 0, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
             else:
                 for p in range(piece.size):
-                    y = kernel(np.float64(elements[p]), i, j + p, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(np.float64(elements[p]), i, j + p, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
             done += piece.size
 
     return slices
@@ -115,6 +160,7 @@ def _slices_vjp(kernel: Function) -> Function:
             raise ValueError("the upstream gradient or its state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
         gradients = g.reshape(g.size)[start : start + out.size]
+        number = out.dtype.type
         done = 0
         while done < out.size:
             row = (start + done) // inner
@@ -127,14 +173,20 @@ def _slices_vjp(kernel: Function) -> Function:
             upstream = gradients[done : done + span]
             found = state[o]
             products = vjp_state[o]
+            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
-                    y = kernel(np.float64(elements[p]), np.float64(upstream[p]), i + p, 0, found, products, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(np.float64(elements[p]), np.float64(upstream[p]), i + p, 0, found, products, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
             else:
                 for p in range(piece.size):
-                    y = kernel(np.float64(elements[p]), np.float64(upstream[p]), i, j + p, found, products, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(np.float64(elements[p]), np.float64(upstream[p]), i, j + p, found, products, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
             done += piece.size
 
     return slices_vjp
@@ -146,6 +198,7 @@ def _jacobian(kernel: Function) -> Function:
         if start < 0 or start + out.size > x.size * n or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)
+        number = out.dtype.type
         done = 0
         while done < out.size:
             element = (start + done) // n
@@ -157,15 +210,21 @@ def _jacobian(kernel: Function) -> Function:
             v = np.float64(values[element])
             piece = out[done : done + n - k]
             found = state[o]
+            spoilt = False
             if inner == 1:
                 column = values[o * n + k : (o + 1) * n]
                 for p in range(piece.size):
-                    y = kernel(v, np.float64(column[p]), i, k + p, 0, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(v, np.float64(column[p]), i, k + p, 0, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
             else:
                 for p in range(piece.size):
-                    y = kernel(v, np.float64(x[o, k + p, j]), i, k + p, j, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(v, np.float64(x[o, k + p, j]), i, k + p, j, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
             done += piece.size
 
     return jacobian
@@ -177,6 +236,7 @@ def _jacobian_diagonal(kernel: Function) -> Function:
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
+        number = out.dtype.type
         done = 0
         while done < out.size:
             row = (start + done) // inner
@@ -187,16 +247,22 @@ def _jacobian_diagonal(kernel: Function) -> Function:
             piece = out[done : done + span]
             elements = values[done : done + span]
             found = state[o]
+            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
                     v = np.float64(elements[p])
-                    y = kernel(v, v, i + p, i + p, 0, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(v, v, i + p, i + p, 0, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
             else:
                 for p in range(piece.size):
                     v = np.float64(elements[p])
-                    y = kernel(v, v, i, i, j + p, found, *params)
-                    piece[p] = np.nan if np.isnan(y) else y
+                    y = number(kernel(v, v, i, i, j + p, found, *params))
+                    spoilt |= np.isnan(y)
+                    piece[p] = y
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
             done += piece.size
 
     return jacobian_diagonal
