@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check format generate lock serve bench image-test clean
+.PHONY: help demo test check docs format generate lock serve bench image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,12 +29,16 @@ check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/render_activations.py --check
 	$(BIN)/python tools/generate.py --image build/actserve.binpb
 	$(BIN)/buf lint build/actserve.binpb --config protos/buf.yaml
 
 format: $(READY)  ## format the code, and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)  ## write docs/activations.md and its curves from the records
+	$(BIN)/python tools/render_activations.py
 
 generate: $(READY)  ## write the generated code from the .proto files
 	$(BIN)/python tools/generate.py

@@ -1,8 +1,9 @@
 """Prints the constants of `actserve_server.elementary.*`: `python tools/fit_elementary.py [NAME]...`.
 
-Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded to float64;
-the error printed above it is that of the rounded polynomial, measured at 60 digits. Constants that are one real number
-come as a float64 and the float64 of what it leaves out. The modules quote the lines printed here; this program is run
+Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded, to
+float64 or, for the fast functions, to float32; the error printed above it is that of the rounded polynomial, measured
+at 60 digits. Constants that are one real number come in parts, each the rounding of what those
+before it leave out. The modules quote the lines printed here; this program is run
 by hand when a table is to change, and nothing else depends on it.
 """
 
@@ -14,10 +15,12 @@ from collections.abc import Callable
 from typing import Any
 
 import mpmath as mp
+import numpy as np
 
 mp.mp.dps = 60
 Real = Any  # mpmath ships no types
 Function = Callable[[Real], Real]
+Rounding = Callable[[Real], float]
 
 LN2 = mp.log(2)
 TAIL_CENTRE = mp.mpf(4)
@@ -34,6 +37,12 @@ class Table:
     degree: int
     weight: Function
     meaning: str
+    rounding: Rounding = float
+
+
+def to_float32(value: Real) -> float:
+    """The nearest float32, for which a float64 stands."""
+    return float(np.float32(float(value)))
 
 
 def exp_remainder(r: Real) -> Real:
@@ -45,6 +54,40 @@ def log_remainder(z: Real) -> Real:
     """p in log((1 + s)/(1 - s)) = 2s + s z p, where z = s^2."""
     s = mp.sqrt(z)
     return mp.mpf(2) / 3 + 2 * z / 5 if z < mp.mpf(10) ** -20 else (2 * mp.atanh(s) - 2 * s) / (s * z)
+
+
+def direct_log_remainder(f: Real) -> Real:
+    """p in log(1 + f) = f - f^2/2 + f^3 p."""
+    return mp.mpf(1) / 3 - f / 4 if abs(f) < mp.mpf(10) ** -15 else (mp.log1p(f) - f + f * f / 2) / f**3
+
+
+def odd_remainder(function: Function, first: Real) -> Function:
+    """p of z = x^2 in function(x) = x + x z p, for an odd function whose Taylor series begins x + first x^3."""
+
+    def remainder(z: Real) -> Real:
+        x = mp.sqrt(z)
+        return first if z < mp.mpf(10) ** -20 else (function(x) - x) / (x * z)
+
+    return remainder
+
+
+def odd_weight(function: Function) -> Function:
+    """The weight that makes the error of such a p one relative to the function."""
+    return lambda z: z * mp.sqrt(z) / function(mp.sqrt(z)) if z > 0 else mp.mpf(0)
+
+
+def cos_remainder(z: Real) -> Real:
+    """q in cos(r) = 1 - z/2 + z^2 q, where z = r^2."""
+    return mp.mpf(1) / 24 - z / 720 if z < mp.mpf(10) ** -15 else (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2
+
+
+def erf_excess(z: Real) -> Real:
+    """q in erf(x) = x + x q, z = x^2."""
+    return 2 / mp.sqrt(mp.pi) - 1 if z == 0 else mp.erf(mp.sqrt(z)) / mp.sqrt(z) - 1
+
+
+def log_erfc(x: Real) -> Real:
+    return mp.log(mp.erfc(x))
 
 
 def scaled_normal_tail(t: Real) -> Real:
@@ -84,23 +127,56 @@ def log_bound() -> Real:
 def tables() -> dict[str, Table]:
     half_ln2 = LN2 / 2 * (1 + mp.mpf(2) ** -20)  # rounding to the nearest n may miss by a little
     near = mp.mpf("0.2501")
+    eighth, quarter = ((mp.pi / part * (1 + mp.mpf(2) ** -18)) ** 2 for part in (4, 2))
+    fold = mp.sqrt(2) - 1
     result: dict[str, Table] = {}
-    for kind, exp_degree, log_degree, tail_degree, tail_end, slope_degree in (
-        ("WIDE", 10, 6, 23, 40, 13),
-        ("NARROW", 6, 4, 14, 16, 9),
+    for (
+        kind,
+        exp_degree,
+        log_degree,
+        tail_degree,
+        tail_end,
+        slope_degree,
+        sin_degree,
+        atan_degree,
+        erf_degrees,
+        erf_end,
+    ) in (
+        ("WIDE", 10, 6, 23, 40, 13, 5, 20, (12, 20), "6"),
+        ("NARROW", 6, 4, 14, 16, 9, 5, 13, (8, 11), "5.25"),
+        ("FAST", 4, 7, 9, 15, 6, 2, 8, (6, 8), "4"),
     ):
-        result[f"{kind}_EXP"] = Table(
+        tables_of_kind: dict[str, Table] = {}
+        tables_of_kind["EXP"] = Table(
             exp_remainder, -half_ln2, half_ln2, exp_degree, lambda r: r**2 / mp.exp(r), "q in exp(r) = 1 + r + r^2 q(r)"
         )
-        result[f"{kind}_LOG"] = Table(
-            log_remainder,
-            mp.mpf(0),
-            log_bound(),
-            log_degree,
-            lambda z: z / 2,
-            "p in log(1 + f) = 2s + s z p(z), z = s^2",
-        )
-        result[f"{kind}_TAIL"] = Table(
+        if kind == "FAST":
+            tables_of_kind["LOG"] = Table(
+                direct_log_remainder,
+                mp.sqrt(mp.mpf("0.5")) - 1,
+                fold,
+                log_degree,
+                lambda f: f**3 / mp.log1p(f) if f else mp.mpf(0),
+                "p in log(1 + f) = f - f^2/2 + f^3 p(f)",
+            )
+            tables_of_kind["TANH"] = Table(
+                odd_remainder(mp.tanh, -mp.mpf(1) / 3),
+                mp.mpf(0),
+                mp.mpf("0.36"),
+                4,
+                odd_weight(mp.tanh),
+                "p in tanh(x) = x + x z p(z), z = x^2",
+            )
+        else:
+            tables_of_kind["LOG"] = Table(
+                log_remainder,
+                mp.mpf(0),
+                log_bound(),
+                log_degree,
+                lambda z: z / 2,
+                "p in log(1 + f) = 2s + s z p(z), z = s^2",
+            )
+        tables_of_kind["TAIL"] = Table(
             scaled_normal_tail,
             mp.mpf(-1),
             (tail_end - TAIL_CENTRE) / (tail_end + TAIL_CENTRE),
@@ -110,14 +186,58 @@ def tables() -> dict[str, Table]:
         )
         for name, function, root in (("SILU", silu_slope, SILU_ROOT), ("GELU", gelu_slope, GELU_ROOT)):
             ratio = quotient(function, root)
-            result[f"{kind}_{name}_SLOPE"] = Table(
+            tables_of_kind[f"{name}_SLOPE"] = Table(
                 ratio, -near, near, slope_degree, relative(ratio), f"{name.lower()}'(root + d)/d"
             )
+        tables_of_kind["SIN"] = Table(
+            odd_remainder(mp.sin, -mp.mpf(1) / 6),
+            mp.mpf(0),
+            quarter if kind == "NARROW" else eighth,
+            sin_degree,
+            odd_weight(mp.sin),
+            "p in sin(r) = r + r z p(z), z = r^2",
+        )
+        if kind != "NARROW":
+            tables_of_kind["COS"] = Table(
+                cos_remainder,
+                mp.mpf(0),
+                eighth,
+                sin_degree,
+                lambda z: z**2 / mp.cos(mp.sqrt(z)),
+                "q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2",
+            )
+        tables_of_kind["ATAN"] = Table(
+            odd_remainder(mp.atan, -mp.mpf(1) / 3),
+            mp.mpf(0),
+            mp.mpf(1),
+            atan_degree,
+            odd_weight(mp.atan),
+            "p in atan(t) = t + t z p(z), z = t^2",
+        )
+        tables_of_kind["ERF_NEAR"] = Table(
+            erf_excess,
+            mp.mpf(0),
+            mp.mpf(1),
+            erf_degrees[0],
+            lambda z: 1 / (1 + erf_excess(z)),
+            "q in erf(x) = x + x q(z), z = x^2",
+        )
+        tables_of_kind["ERF_FAR"] = Table(
+            log_erfc,
+            mp.mpf(1),
+            mp.mpf(erf_end),
+            erf_degrees[1],
+            lambda x: mp.erfc(x) / mp.erf(x),
+            "log(1 - erf(x))",
+        )
+        for name, table in tables_of_kind.items():
+            rounding = to_float32 if kind == "FAST" else float
+            result[f"{kind}_{name}"] = dataclasses.replace(table, rounding=rounding)
     return result
 
 
 def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> list[float]:
-    """Remez's exchange, begun at Chebyshev's points: float64 coefficients, lowest power first.
+    """Remez's exchange, begun at Chebyshev's points: rounded coefficients, lowest power first.
 
     >>> minimax_fit(Table(lambda x: 1 + 2 * x, mp.mpf(-1), mp.mpf(1), 1, lambda x: mp.mpf(1), "a line"))
     [1.0, 2.0]
@@ -142,7 +262,7 @@ def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> list[flo
             for x, target, weight in zip(grid, targets, weights, strict=True)
         ]
         reference = alternation(errors, count) or reference
-    return [float(value) for value in solution]
+    return [table.rounding(value) for value in solution]
 
 
 def alternation(errors: list[Real], count: int) -> list[int]:
@@ -168,35 +288,67 @@ def error_of(table: Table, coefficients: list[float], points: int = 400) -> Real
     )
 
 
-def pair(value: Real) -> tuple[float, float]:
-    """A real number as a float64 and the float64 of the rest."""
-    return float(value), float(value - mp.mpf(float(value)))
+def parts(value: Real, rounding: Rounding = float, count: int = 2) -> list[float]:
+    """A real number as its rounding, the rounding of the rest, and so on."""
+    result: list[float] = []
+    for _ in range(count):
+        result.append(rounding(value))
+        value = value - mp.mpf(result[-1])
+    return result
 
 
-def ln2_pair() -> tuple[float, float]:
+def ln2_parts() -> list[float]:
     """ln 2 in two parts, the first with 32 bits, so that its product with any exponent is exact."""
     high = float(mp.floor(LN2 * 2**32) / mp.mpf(2) ** 32)
-    return high, float(LN2 - mp.mpf(high))
+    return [high, float(LN2 - mp.mpf(high))]
 
 
-def constants() -> dict[str, tuple[float, float]]:
+def constants() -> dict[str, list[float]]:
     return {
-        "LN2": ln2_pair(),
-        "LOG2_E": pair(1 / LN2),
-        "INVERSE_SQRT_2PI": pair(1 / mp.sqrt(2 * mp.pi)),
-        "SILU_ROOT": pair(SILU_ROOT),
-        "GELU_ROOT": pair(GELU_ROOT),
+        "LN2": ln2_parts(),
+        "LOG2_E": parts(1 / LN2),
+        "INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi)),
+        "INVERSE_PI": parts(1 / mp.pi),
+        "PI": parts(mp.pi),
+        "INVERSE_HALF_PI": parts(2 / mp.pi),
+        "HALF_PI": parts(mp.pi / 2, count=3),
+        "FAST_LN2": parts(LN2, to_float32),
+        "FAST_LOG2_E": parts(1 / LN2, to_float32),
+        "FAST_INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi), to_float32),
+        "FAST_INVERSE_HALF_PI": parts(2 / mp.pi, to_float32),
+        "FAST_HALF_PI": parts(mp.pi / 2, to_float32, 3),
+        "SILU_ROOT": parts(SILU_ROOT),
+        "GELU_ROOT": parts(GELU_ROOT),
     }
+
+
+LEADING_ZEROS = 7
+"""Digits of 1/pi before its point, so that the window of a small number begins in the table too."""
+
+
+def inverse_half_pi_digits(count: int = 64) -> list[int]:
+    """2/pi in digits of 24 bits, as `elementary.huge` reads them: LEADING_ZEROS zeros, then the fraction's digits."""
+    with mp.workdps(500):
+        digits = int(mp.floor(mp.ldexp(2 / mp.pi, 24 * (count - LEADING_ZEROS))))
+    return [(digits >> 24 * place) & 0xFFFFFF for place in reversed(range(count))]
 
 
 def main() -> None:
     known_tables, known_constants = tables(), constants()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to print; everything unless told")
-    for name in parser.parse_args().names or [*known_constants, *known_tables]:
+    for name in parser.parse_args().names or [*known_constants, "INVERSE_HALF_PI_DIGITS", *known_tables]:
         if name in known_constants:
-            high, low = known_constants[name]
-            print(f"{name}_HI = {high!r}\n{name}_LO = {low!r}\n")
+            suffixes = ("HI", "LO") if len(known_constants[name]) == 2 else ("HI", "MIDDLE", "LO")
+            for suffix, part in zip(suffixes, known_constants[name], strict=True):
+                print(f"{name}_{suffix} = {part!r}")
+            print()
+            continue
+        if name == "INVERSE_HALF_PI_DIGITS":
+            print(f"{name} = (")
+            for digit in inverse_half_pi_digits():
+                print(f"    0x{digit:06X},")
+            print(")\n")
             continue
         table = known_tables[name]
         coefficients = minimax_fit(table)

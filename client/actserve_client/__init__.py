@@ -10,7 +10,7 @@
 
 from actserve.stats import NeuronCounts as NeuronStats
 
-from actserve_client._session import Regularization, merge
+from actserve_client._session import Gradients, Nonfinite, Regularization, Summary, merge
 from actserve_client.aio import AsyncClient
 from actserve_client.client import Client
 from actserve_client.errors import (
@@ -33,14 +33,17 @@ __all__ = [
     "AsyncClient",
     "Client",
     "DeadlineExceeded",
+    "Gradients",
     "InvalidRequest",
     "LimitExceeded",
     "NeuronStats",
+    "Nonfinite",
     "PermissionDenied",
     "Regularization",
     "Retry",
     "ServerError",
     "ServerUnavailable",
+    "Summary",
     "Tls",
     "Unauthenticated",
     "UnknownActivation",

@@ -14,18 +14,35 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from actserve import wire
 
 Array = npt.NDArray[Any]
+
+_RAW_BFLOAT16 = np.dtype("V2")
 
 _STEP_BYTES = 16 << 20
 """How much may be resident of a file before its pages are released."""
 
 
-def read(name: str) -> np.memmap[Any, Any] | Array:
+def read(name: str, *, bfloat16: bool = False) -> np.memmap[Any, Any] | Array:
     """The array of a .npy file, mapped; `-` is the standard input, which is spooled to an unnamed file first.
 
-    Raises ValueError for a file that is no .npy, and OSError when it can't be read.
+    The format has no bfloat16, so NumPy writes its elements as two raw bytes each: `bfloat16` says that this is what they
+    are. Raises ValueError for a file that is no .npy or holds something else, OSError when it can't be read, and
+    ImportError for bfloat16 without ml_dtypes.
     """
+    array = _read(name)
+    if bfloat16:
+        if array.dtype != _RAW_BFLOAT16:
+            raise ValueError(f"{name} holds {array.dtype}, and a file of bfloat16 holds two raw bytes an element")
+        return array.view(wire.bfloat16())
+    if array.dtype.kind == "V":
+        hint = "; if they are bfloat16, say so with --dtype bfloat16" if array.dtype == _RAW_BFLOAT16 else ""
+        raise ValueError(f"{name} holds raw bytes ({array.dtype}) and not numbers{hint}")
+    return array
+
+
+def _read(name: str) -> np.memmap[Any, Any] | Array:
     if name != "-":
         return _mapped(name)
     with tempfile.NamedTemporaryFile(suffix=".npy") as spool:
@@ -41,26 +58,39 @@ def _mapped(name: str) -> np.memmap[Any, Any] | Array:
         raise ValueError(f"{name} is no .npy file that can be read: {error}") from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{name} is no .npy file but an archive of several")
-    if array.dtype.kind == "V":
-        raise ValueError(f"{name} holds raw bytes ({array.dtype}) and not float32 or float64; convert it first")
     return array
 
 
-@contextlib.contextmanager
-def written(name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[Array]:
-    """A mapped array that becomes a .npy file when the block ends well; otherwise what was there before stays.
+class Output:
+    """A .npy file that is written once the shape and the type of what it will hold are known."""
 
-    `-` is the standard output.
+    def __init__(self, temporary: str) -> None:
+        self._temporary = temporary
+        self.array: Array | None = None
+
+    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """The file's array, mapped. May be called again, which begins the file anew."""
+        stored = _RAW_BFLOAT16 if dtype.name == "bfloat16" else dtype
+        array = np.lib.format.open_memmap(self._temporary, mode="w+", dtype=stored, shape=shape)
+        self.array = array.view(dtype) if stored != dtype else array
+        return self.array
+
+
+@contextlib.contextmanager
+def written(name: str) -> Iterator[Output]:
+    """A .npy file that appears when the block ends well; otherwise what was there before stays.
+
+    `-` is the standard output. bfloat16 is written as NumPy writes it, two raw bytes an element.
     """
     folder = None if name == "-" else Path(name).resolve().parent
     handle, temporary = tempfile.mkstemp(prefix=".actserve-", suffix=".npy", dir=folder)
     os.close(handle)
     try:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        yield array
-        if isinstance(array, np.memmap):
-            array.flush()
-        del array
+        output = Output(temporary)
+        yield output
+        if isinstance(output.array, np.memmap):
+            output.array.flush()
+        output.array = None
         if name == "-":
             with open(temporary, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
@@ -79,20 +109,20 @@ def _umask() -> int:
     return current
 
 
-def releaser(*arrays: Array) -> Callable[[], None]:
+def releaser(*arrays: Array | Output | None) -> Callable[[], None]:
     """A function that gives the pages of mapped arrays back to the system; nothing that was written is lost.
 
     Mapped pages count as a process' memory, although they only mirror the file. They are released every few megabytes.
     """
-    maps = [found for array in arrays if (found := _map_of(array)) is not None]
     calls = 0
 
     def release() -> None:
         nonlocal calls
         calls += 1
         if calls % (_STEP_BYTES >> 20) == 0:
-            for mapped in maps:
-                mapped.madvise(mmap.MADV_DONTNEED)
+            for array in arrays:
+                if (mapped := _map_of(array.array if isinstance(array, Output) else array)) is not None:
+                    mapped.madvise(mmap.MADV_DONTNEED)
 
     return release
 
@@ -104,8 +134,8 @@ def _map_of(array: Any) -> mmap.mmap | None:
 
 def save(name: str, array: Array) -> None:
     """Write an array that lies in memory."""
-    with written(name, array.dtype, array.shape) as target:
-        target[...] = array
+    with written(name) as output:
+        output.make(array.shape, array.dtype)[...] = array
 
 
-__all__ = ["read", "releaser", "save", "written"]
+__all__ = ["Output", "read", "releaser", "save", "written"]

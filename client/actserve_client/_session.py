@@ -12,7 +12,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -40,6 +40,9 @@ _JACOBIANS = {
     "full": compute_pb2.JACOBIAN_FULL,
     "diag": compute_pb2.JACOBIAN_DIAGONAL,
 }
+# What is the default anyway is not sent, as it would cost bytes in every call.
+_ACCURACIES = {"exact": compute_pb2.ACCURACY_UNSPECIFIED, "fast": compute_pb2.ACCURACY_FAST}
+_NONFINITES = {"propagate": compute_pb2.NONFINITE_UNSPECIFIED, "reject": compute_pb2.NONFINITE_REJECT}
 _REGULARIZERS = {"l2": compute_pb2.REGULARIZER_L2}
 _REDUCTIONS = {
     "sum": compute_pb2.REDUCTION_SUM,
@@ -63,6 +66,69 @@ class Regularization:
     gradient: Array | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Gradients:
+    """The answer of `derivative(..., upstream=g, parameter_gradients=True)`: the derivatives of sum(g * f(x)).
+
+    `input` is that with respect to x, in x's shape and type; `parameters` holds, by name, those with respect to the
+    activation's parameters: float64, of the shape of the value that was given (a number has the shape `()`).
+    """
+
+    input: Array
+    parameters: Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Nonfinite:
+    """How many elements are not finite."""
+
+    nan: int = 0
+    positive_infinity: int = 0
+    negative_infinity: int = 0
+
+    def __add__(self, other: Nonfinite) -> Nonfinite:
+        return Nonfinite(
+            self.nan + other.nan,
+            self.positive_infinity + other.positive_infinity,
+            self.negative_infinity + other.negative_infinity,
+        )
+
+    @property
+    def total(self) -> int:
+        """All of them.
+
+        >>> Nonfinite(nan=2, negative_infinity=1).total
+        3
+        """
+        return self.nan + self.positive_infinity + self.negative_infinity
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Summary:
+    """What the server says at the end of a call, to the `on_summary` that was given to it."""
+
+    compute_time_s: float = 0.0
+    """How long the server computed, without waiting for input or for the reader."""
+    nonfinite_in: Nonfinite = Nonfinite()
+    """What of x is not finite."""
+    nonfinite_out: Nonfinite = Nonfinite()
+    """What of the values computed is not finite."""
+
+    def __add__(self, other: Summary) -> Summary:
+        return Summary(
+            self.compute_time_s + other.compute_time_s,
+            self.nonfinite_in + other.nonfinite_in,
+            self.nonfinite_out + other.nonfinite_out,
+        )
+
+
+OnSummary = Callable[[Summary], object]
+"""Called once, when a call's result is complete, from where the result is taken."""
+
+MakeOut = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+"""Makes the array that a result is written to, once its shape and its type are known."""
+
+
 # ---- arguments -----------------------------------------------------------------------------------------------------
 
 
@@ -75,7 +141,8 @@ def as_array(value: Any, name: str) -> Array:
         computable = False
     if not computable:
         raise InvalidRequest(
-            f"{name} is an array of {array.dtype}, and must be of float32 or float64; convert it with .astype",
+            f"{name} is an array of {array.dtype}, and must be of float16, bfloat16, float32 or float64; convert it with "
+            ".astype",
             field=name,
         )
     return array
@@ -97,15 +164,48 @@ def merge_parameters(parameters: Mapping[str, Any] | None, keywords: Mapping[str
 
 
 def _parameter_value(name: str, value: Any) -> catalogue_pb2.ParameterValue:
+    if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim):
+        return catalogue_pb2.ParameterValue(tensor=_parameter_tensor(name, value))
+    if isinstance(value, np.ndarray):
+        value = value[()]
     if isinstance(value, (bool, np.bool_)):
         return catalogue_pb2.ParameterValue(flag=bool(value))
     if isinstance(value, (int, np.integer)) and -(1 << 63) <= value < 1 << 63:
         return catalogue_pb2.ParameterValue(integer=int(value))
-    if isinstance(value, (int, float, np.floating)):
-        return catalogue_pb2.ParameterValue(number=float(value))
+    if isinstance(value, (int, float, np.floating)) or (
+        isinstance(value, np.generic) and value.dtype.name == "bfloat16"
+    ):
+        return catalogue_pb2.ParameterValue(number=_exact_float(name, value))
     if isinstance(value, str):
         return catalogue_pb2.ParameterValue(text=text(value, name))
-    raise InvalidRequest(f"{name} is {value!r}, and must be a number or a word", field=name)
+    raise InvalidRequest(f"{name} is {value!r}, and must be a number, a word or an array of numbers", field=name)
+
+
+def _exact_float(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequest(f"{name} is too large for a number", field=name) from None
+
+
+def _parameter_tensor(name: str, value: Any) -> tensor_pb2.TensorValue:
+    """The value of each channel, without loss: float32 and what is shorter as float32, all else as float64."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise InvalidRequest(f"{name} is a list whose items differ in length", field=name) from None
+    if array.dtype.kind not in "iuf" and array.dtype.name != "bfloat16":
+        raise InvalidRequest(f"{name} is an array of {array.dtype}, and must be one of numbers", field=name)
+    narrow = array.dtype.kind != "i" and array.dtype.kind != "u" and array.dtype.itemsize <= 4
+    wanted = np.dtype("<f4" if narrow else "<f8")
+    sent = np.ascontiguousarray(array.astype(wanted)).reshape(array.shape)
+    if array.dtype.kind in "iu" and any(int(v) != int(w) for v, w in zip(array.flat, sent.flat, strict=True)):
+        raise InvalidRequest(
+            f"{name} holds whole numbers that no float64 equals; make it an array of floats", field=name
+        )
+    if array.dtype.itemsize > 8 and not np.array_equal(sent.astype(array.dtype), array, equal_nan=True):
+        raise InvalidRequest(f"{name} is an array of {array.dtype}; convert it with .astype(float)", field=name)
+    return tensor_pb2.TensorValue(data_type=wire.data_type_of(wanted), shape=array.shape, data=sent.tobytes())
 
 
 def _choice(table: Mapping[Any, int], value: Any, name: str) -> Any:
@@ -163,54 +263,71 @@ class Question:
         return header
 
 
-def _question(
-    name: str, mode: compute_pb2.Mode, parameters: Mapping[str, Any], axis: int | None, **options: Any
-) -> Question:
-    header = compute_pb2.JobHeader(activation=text(name, "name"), mode=mode, chunk_bytes=CHUNK_BYTES, **options)
-    if axis is not None:
-        header.axis = _integer(axis, "axis")
-    for key, value in parameters.items():
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """What every computation may be told, checked where it is sent."""
+
+    axis: int | None
+    accuracy: str
+    preset: str | None
+    nonfinite: str
+    parameters: Mapping[str, Any] | None
+    keywords: Mapping[str, Any]
+
+
+def _question(name: str, mode: compute_pb2.Mode, how: How, **options: Any) -> Question:
+    header = compute_pb2.JobHeader(
+        activation=text(name, "name"),
+        mode=mode,
+        chunk_bytes=CHUNK_BYTES,
+        accuracy=_choice(_ACCURACIES, how.accuracy, "accuracy"),
+        preset=None if how.preset is None else text(how.preset, "preset"),
+        nonfinite=_choice(_NONFINITES, how.nonfinite, "nonfinite"),
+        **options,
+    )
+    if how.axis is not None:
+        header.axis = _integer(how.axis, "axis")
+    for key, value in merge_parameters(how.parameters, how.keywords).items():
         if value is not None:
             header.parameters[text(key, "parameters")].CopyFrom(_parameter_value(key, value))
     return Question(header)
 
 
-def forward(name: str, *, axis: int | None, parameters: Mapping[str, Any]) -> Question:
+def forward(name: str, how: How) -> Question:
     """y = f(x)."""
-    return _question(name, compute_pb2.MODE_FORWARD, parameters, axis)
+    return _question(name, compute_pb2.MODE_FORWARD, how)
 
 
-def derivative(name: str, *, axis: int | None, jacobian: str | None, parameters: Mapping[str, Any]) -> Question:
+def derivative(name: str, how: How, *, jacobian: str | None, parameter_gradients: bool = False) -> Question:
     """f'(x), the vector-Jacobian product, or a part of the Jacobian."""
     options = None
-    if jacobian is not None:
-        options = compute_pb2.DerivativeOptions(jacobian=_choice(_JACOBIANS, jacobian, "jacobian"))
-    return _question(name, compute_pb2.MODE_DERIVATIVE, parameters, axis, derivative=options)
+    if jacobian is not None or parameter_gradients:
+        options = compute_pb2.DerivativeOptions(
+            jacobian=_choice(_JACOBIANS, jacobian, "jacobian"), parameter_gradients=bool(parameter_gradients)
+        )
+    return _question(name, compute_pb2.MODE_DERIVATIVE, how, derivative=options)
 
 
-def map_mode(
-    mode: str, name: str, *, axis: int | None, jacobian: str | None, upstream: bool, parameters: Mapping[str, Any]
-) -> Question:
+def map_mode(mode: str, name: str, how: How, *, jacobian: str | None, upstream: bool) -> Question:
     """Forward or derivative, by the name of the mode."""
     _choice(_MODES, mode, "mode")
     if mode == "derivative":
-        return derivative(name, axis=axis, jacobian=jacobian, parameters=parameters)
+        return derivative(name, how, jacobian=jacobian)
     for given, what in ((upstream, "upstream"), (jacobian is not None, "jacobian")):
         if given:
             raise InvalidRequest(f'{what} goes with mode="derivative"', field=what)
-    return forward(name, axis=axis, parameters=parameters)
+    return forward(name, how)
 
 
 def regularization(
     name: str,
     regularizer: str,
+    how: How,
     *,
     strength: float,
     reduction: str,
     gradient: bool,
     gradient_wrt: str,
-    axis: int | None,
-    parameters: Mapping[str, Any],
 ) -> Question:
     """A penalty on f(x)."""
     options = compute_pb2.RegularizationOptions(
@@ -220,17 +337,15 @@ def regularization(
         gradient=bool(gradient),
         gradient_wrt=_choice(_GRADIENTS_WRT, gradient_wrt, "gradient_wrt"),
     )
-    return _question(name, compute_pb2.MODE_REGULARIZATION, parameters, axis, regularization=options)
+    return _question(name, compute_pb2.MODE_REGULARIZATION, how, regularization=options)
 
 
-def neuron_stats(
-    name: str, *, threshold: float, neuron_axis: int, axis: int | None, parameters: Mapping[str, Any]
-) -> Question:
+def neuron_stats(name: str, how: How, *, threshold: float, neuron_axis: int) -> Question:
     """Statistics of each neuron."""
     options = compute_pb2.NeuronStatsOptions(
         threshold=_number(threshold, "threshold"), neuron_axis=_integer(neuron_axis, "neuron_axis")
     )
-    return _question(name, compute_pb2.MODE_NEURON_STATS, parameters, axis, neuron_stats=options)
+    return _question(name, compute_pb2.MODE_NEURON_STATS, how, neuron_stats=options)
 
 
 # ---- results -------------------------------------------------------------------------------------------------------
@@ -239,13 +354,20 @@ def neuron_stats(
 class Assembly:
     """Takes the responses of one job, and writes their chunks into arrays.
 
-    `out` takes the first tensor of the result; the others, and it too when there is none, are allocated. In an open-ended
-    job the first dimension may be unknown until the summary: such a tensor is gathered and becomes an array at the end.
+    `out`, or the array that it makes, takes the first tensor of the result; the others, and it too when there is none, are
+    allocated. In an open-ended job the first dimension may be unknown until the summary: such a tensor is gathered and
+    becomes an array at the end.
     """
 
-    def __init__(self, out: Array | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        out: Array | MakeOut | None = None,
+        progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
+    ) -> None:
         self._out = out
         self._progress = progress
+        self._on_summary = on_summary
         self._tensors: list[_Incoming] = []
         self.sent = 0
         self.summary: compute_pb2.ResultSummary | None = None
@@ -284,6 +406,8 @@ class Assembly:
         for tensor, spec in zip(self._tensors, summary.tensors, strict=True):
             tensor.finish(tuple(spec.shape))
         self.summary = summary
+        if self._on_summary:
+            self._on_summary(_summary(summary))
 
     @property
     def arrays(self) -> list[Array]:
@@ -293,6 +417,16 @@ class Assembly:
     def incomplete(self) -> ServerError:
         """The error to raise when the responses end before the summary."""
         return ServerError("the server's answer ended before it was complete")
+
+
+def _summary(message: compute_pb2.ResultSummary) -> Summary:
+    return Summary(
+        message.compute_time.ToNanoseconds() / 1e9, _nonfinite_counts(message.input), _nonfinite_counts(message.output)
+    )
+
+
+def _nonfinite_counts(message: compute_pb2.NonfiniteCounts) -> Nonfinite:
+    return Nonfinite(message.nan, message.positive_infinity, message.negative_infinity)
 
 
 class _Incoming:
@@ -333,10 +467,14 @@ def _spec(spec: tensor_pb2.TensorSpec) -> tuple[np.dtype[Any], tuple[int, ...]]:
         raise ServerError(
             f"the server announced a tensor of {wire.data_type_name(spec.data_type)}, which this client does not know"
         ) from None
+    except ImportError:
+        raise InvalidRequest("a result of bfloat16 needs ml_dtypes: pip install ml_dtypes", field="x") from None
 
 
-def _incoming(spec: tensor_pb2.TensorSpec, out: Array | None) -> _Incoming:
+def _incoming(spec: tensor_pb2.TensorSpec, out: Array | MakeOut | None) -> _Incoming:
     dtype, shape = _spec(spec)
+    if callable(out):
+        out = out(shape, dtype.newbyteorder("="))
     if out is not None:
         if out.shape != shape or out.dtype.newbyteorder("<") != dtype:
             raise InvalidRequest(
@@ -365,20 +503,23 @@ class Job(Generic[T]):
         inputs: tuple[Array, ...],
         answer: Callable[[Assembly], T],
         *,
-        out: Array | None = None,
+        out: Array | MakeOut | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
     ) -> None:
-        if out is not None and not (isinstance(out, np.ndarray) and out.flags.writeable):
+        if not (out is None or callable(out) or (isinstance(out, np.ndarray) and out.flags.writeable)):
             raise InvalidRequest("out must be a writable NumPy array", field="out")
         self._header = question.header((array.dtype, array.shape) for array in inputs)
         self._sources = tuple(wire.ArraySource(array) for array in inputs)
         self._answer = answer
         self._out = out
         self._progress = progress
-        shared = [array for array in inputs if out is not None and np.may_share_memory(array, out)]
+        self._on_summary = on_summary
+        target = out if isinstance(out, np.ndarray) else None
+        shared = [array for array in inputs if target is not None and np.may_share_memory(array, target)]
         # What is computed from a chunk is only written after the chunk was sent, so computing in place is safe; an
         # overlap in any other way is not.
-        self._aside = any(out is not None and not _same_place(array, out) for array in shared)
+        self._aside = any(target is not None and not _same_place(array, target) for array in shared)
         self.in_place = bool(shared) and not self._aside
         """Whether the input is overwritten while it is sent: such a job can't be sent again."""
 
@@ -395,18 +536,19 @@ class Job(Generic[T]):
     def requests(self, assembly: Assembly) -> Iterator[bytes]:
         """The messages of a ComputeStream call."""
         yield compute_pb2.ComputeStreamRequest(job=1, header=self._header).SerializeToString()
-        for start in range(0, self._sources[0].nbytes, CHUNK_BYTES):
-            for index, source in enumerate(self._sources):
-                yield _chunk(1, index, start, source.read(start, min(start + CHUNK_BYTES, source.nbytes)))
-            assembly.sent = min(start + CHUNK_BYTES, self._sources[0].nbytes)
+        for pieces in _pieces(self._sources):
+            for index, start, data in pieces:
+                yield _chunk(1, index, start, data)
+                if index == 0:
+                    assembly.sent = start + len(data)
 
     def assembly(self) -> Assembly:
         """A fresh taker of responses."""
-        return Assembly(None if self._aside else self._out, self._progress)
+        return Assembly(None if self._aside else self._out, self._progress, self._on_summary)
 
     def answer(self, assembly: Assembly) -> T:
         """What the caller gets, once the assembly is complete."""
-        if self._aside and self._out is not None:
+        if self._aside and isinstance(self._out, np.ndarray):
             received = assembly.arrays[0]
             if received.shape != self._out.shape or received.dtype != self._out.dtype.newbyteorder("="):
                 raise InvalidRequest(
@@ -418,20 +560,49 @@ class Job(Generic[T]):
         return self._answer(assembly)
 
 
+def _pieces(sources: Sequence[wire.ArraySource]) -> Iterator[list[tuple[int, int, memoryview]]]:
+    """What of each input is sent next: its index, the place of the first byte, and the bytes."""
+    for edges in wire.in_step([source.nbytes for source in sources], CHUNK_BYTES, sources[0].itemsize):
+        yield [(index, a, sources[index].read(a, b)) for index, (a, b) in enumerate(edges) if a < b]
+
+
 def _chunk(job: int, index: int, offset: int, data: memoryview) -> bytes:
     chunk = compute_pb2.InputChunk(input=index, offset_bytes=offset)
     return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
 
 
-def map_job(
-    question: Question, x: Any, upstream: Any, *, out: Array | None = None, progress: Progress | None = None
-) -> Job[Array]:
-    """Forward or derivative of arrays."""
+def _inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
     inputs = (as_array(x, "x"),) if upstream is None else (as_array(x, "x"), as_array(upstream, "upstream"))
     _check_upstream(inputs)
-    return Job(
-        question, inputs, lambda assembly: assembly.arrays[0] if out is None else out, out=out, progress=progress
-    )
+    return inputs
+
+
+def map_job(
+    question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
+) -> Job[Array]:
+    """Forward or derivative of arrays."""
+    return Job(question, _inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
+
+
+def gradients_job(
+    question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
+) -> Job[Gradients]:
+    """The derivative with respect to x and to the parameters."""
+
+    def answer(assembly: Assembly) -> Gradients:
+        assert assembly.summary is not None
+        others = zip(assembly.summary.tensors[1:], assembly.arrays[1:], strict=True)
+        return Gradients(_first(assembly, out), {spec.name.removeprefix(_GRADIENT_OF): array for spec, array in others})
+
+    return Job(question, _inputs(x, upstream), answer, out=out, **more)
+
+
+_GRADIENT_OF = "gradient of "
+
+
+def _first(assembly: Assembly, out: Array | MakeOut | None) -> Array:
+    """The first tensor of a result, which may have been gathered beside `out`."""
+    return out if isinstance(out, np.ndarray) else assembly.arrays[0]
 
 
 def _check_upstream(inputs: tuple[Array, ...]) -> None:
@@ -522,12 +693,14 @@ class Blocks:
 
     def __init__(self, question: Question) -> None:
         self._question = question
+        self.summary = Summary()
+        """What the server has said of the jobs that are complete."""
         self._expected: deque[_Expected] = deque()
         self._lock = threading.Lock()
         # encoding
         self._job = 0
         self._key: tuple[Any, ...] | None = None
-        self._sent = 0
+        self._sent: list[int] = []
         self._ended = False
         # decoding
         self._current = 0
@@ -537,29 +710,27 @@ class Blocks:
         self._filled = 0
 
     def encode(self, *inputs: Array) -> Iterator[bytes]:
-        """The messages that send a block: x, and perhaps the upstream gradient of the same shape."""
+        """The messages that send a block: x, and perhaps the upstream gradient, which has as many rows."""
         _check_upstream(inputs)
         x = inputs[0]
-        if len(inputs) == 2 and inputs[1].shape != x.shape:
+        if any(other.shape[:1] != x.shape[:1] for other in inputs[1:]):
             raise InvalidRequest(
                 f"a block of upstream has shape {list(inputs[1].shape)}, and its x {list(x.shape)}", field="upstream"
             )
-        key = (x.dtype.newbyteorder("="), x.shape[1:]) if x.ndim else None
+        key = (x.dtype.newbyteorder("="), *(array.shape[1:] for array in inputs)) if x.ndim else None
         if key is None or key != self._key:
             yield from self._end_job()
             self._job += 1
-            self._sent = 0
+            self._sent = [0] * len(inputs)
             self._key = key
             header = self._question.header(((a.dtype, a.shape) for a in inputs), open_ended=key is not None)
             yield compute_pb2.ComputeStreamRequest(job=self._job, header=header).SerializeToString()
         with self._lock:
             self._expected.append(_Expected(self._job, len(x) if x.ndim else None))
-        sources = [wire.ArraySource(array) for array in inputs]
-        for start in range(0, x.nbytes, CHUNK_BYTES):
-            stop = min(start + CHUNK_BYTES, x.nbytes)
-            for index, source in enumerate(sources):
-                yield _chunk(self._job, index, self._sent + start, source.read(start, stop))
-        self._sent += x.nbytes
+        for pieces in _pieces([wire.ArraySource(array) for array in inputs]):
+            for index, start, data in pieces:
+                yield _chunk(self._job, index, self._sent[index] + start, data)
+        self._sent = [sent + array.nbytes for sent, array in zip(self._sent, inputs, strict=True)]
 
     def end(self) -> Iterator[bytes]:
         """The messages after the last block."""
@@ -587,6 +758,7 @@ class Blocks:
             case "summary" if message.job == self._current:
                 yield from self._empties()
                 self._current = 0
+                self.summary += _summary(message.summary)
             case "error":
                 raise from_status(message.error)
             case frame:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import grpc.aio
@@ -14,7 +14,16 @@ from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
-from actserve_client._session import Array, Assembly, Job, Progress, Regularization
+from actserve_client._session import (
+    Array,
+    Assembly,
+    Gradients,
+    Job,
+    MakeOut,
+    OnSummary,
+    Progress,
+    Regularization,
+)
 from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.options import Retry, Tls
@@ -89,15 +98,69 @@ class AsyncClient:
         x: Any,
         *,
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> Array:
         """The activation y = f(x); see `Client.forward`."""
-        question = _session.forward(name, axis=axis, parameters=_session.merge_parameters(parameters, keywords))
-        return await self._run(_session.map_job(question, x, None, out=out, progress=progress), timeout)
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
+        job = _session.map_job(_session.forward(name, how), x, None, out=out, progress=progress, on_summary=on_summary)
+        return await self._run(job, timeout)
+
+    @overload
+    async def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        parameter_gradients: Literal[False] = False,
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array: ...
+
+    @overload
+    async def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        parameter_gradients: Literal[True],
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Gradients: ...
 
     async def derivative(
         self,
@@ -106,18 +169,32 @@ class AsyncClient:
         *,
         upstream: Any = None,
         jacobian: str | None = None,
+        parameter_gradients: bool = False,
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
-    ) -> Array:
+    ) -> Array | Gradients:
         """The derivative f'(x), or with `upstream` the vector-Jacobian product; see `Client.derivative`."""
-        question = _session.derivative(
-            name, axis=axis, jacobian=jacobian, parameters=_session.merge_parameters(parameters, keywords)
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
-        return await self._run(_session.map_job(question, x, upstream, out=out, progress=progress), timeout)
+        question = _session.derivative(name, how, jacobian=jacobian, parameter_gradients=parameter_gradients)
+        options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        if parameter_gradients:
+            return await self._run(_session.gradients_job(question, x, upstream, **options), timeout)
+        return await self._run(_session.map_job(question, x, upstream, **options), timeout)
 
     async def regularization(
         self,
@@ -130,24 +207,37 @@ class AsyncClient:
         gradient: bool = False,
         gradient_wrt: str = "activation",
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> Regularization:
         """A penalty on the activations; see `Client.regularization`."""
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
         question = _session.regularization(
             name,
             regularizer,
+            how,
             strength=strength,
             reduction=reduction,
             gradient=gradient,
             gradient_wrt=gradient_wrt,
-            axis=axis,
-            parameters=_session.merge_parameters(parameters, keywords),
         )
-        return await self._reduce(question, x, _session.penalty_answer, timeout, out=out, progress=progress)
+        return await self._reduce(
+            question, x, _session.penalty_answer, timeout, out=out, progress=progress, on_summary=on_summary
+        )
 
     async def neuron_stats(
         self,
@@ -157,20 +247,26 @@ class AsyncClient:
         threshold: float = 0.1,
         neuron_axis: int = -1,
         axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> NeuronStats:
         """Statistics of each neuron over a batch; see `Client.neuron_stats`."""
-        question = _session.neuron_stats(
-            name,
-            threshold=threshold,
-            neuron_axis=neuron_axis,
+        how = _session.How(
             axis=axis,
-            parameters=_session.merge_parameters(parameters, keywords),
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
-        return await self._reduce(question, x, _session.stats_answer, timeout, progress=progress)
+        question = _session.neuron_stats(name, how, threshold=threshold, neuron_axis=neuron_axis)
+        return await self._reduce(question, x, _session.stats_answer, timeout, progress=progress, on_summary=on_summary)
 
     async def stream(
         self,
@@ -181,19 +277,24 @@ class AsyncClient:
         upstream: Blocks | None = None,
         jacobian: str | None = None,
         axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
         timeout: float | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> AsyncIterator[Array]:
         """One output block for each input block, in order and in constant memory; see `Client.stream`."""
-        question = _session.map_mode(
-            mode,
-            name,
+        how = _session.How(
             axis=axis,
-            jacobian=jacobian,
-            upstream=upstream is not None,
-            parameters=_session.merge_parameters(parameters, keywords),
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
+        question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _session.Blocks(question)
 
         async def encode() -> AsyncIterator[bytes]:
@@ -220,6 +321,8 @@ class AsyncClient:
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
+        if on_summary:
+            on_summary(coder.summary)
 
     async def _reduce(
         self,
@@ -228,12 +331,14 @@ class AsyncClient:
         answer: Callable[[Assembly], T],
         timeout: float | None,
         *,
-        out: Array | None = None,
+        out: Array | MakeOut | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
     ) -> T:
         if not (hasattr(x, "__aiter__") or _session.is_blocks(x)):
             return await self._run(
-                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress), timeout
+                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
+                timeout,
             )
         coder = _session.Reduction(question)
 
@@ -244,7 +349,7 @@ class AsyncClient:
             for message in coder.end():
                 yield message
 
-        assembly = Assembly(out, progress)
+        assembly = Assembly(out, progress, on_summary)
         async with self._call(encode, timeout) as responses:
             async for raw in responses:
                 if assembly.feed(raw):

@@ -18,11 +18,21 @@ from typing import Any
 import numpy as np
 
 from actserve_client import _files, records
+from actserve_client._session import Nonfinite, Summary
 from actserve_client.client import Client
 from actserve_client.errors import ActserveError, InvalidRequest
 
 _SERVER_COMMANDS = ("serve", "warm")
 _HEALTH_ADDRESS = "127.0.0.1:50051"
+_PACKAGES = {
+    "rich": "'actserve[cli]'",
+    "matplotlib": "'actserve[plot]'",
+    "sklearn": "'actserve[demo]'",
+    "ml_dtypes": "ml_dtypes",
+}
+"""What to install when one of them is missing."""
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class _Failure(Exception):
@@ -46,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ImportError as error:
-        extra = {"rich": "cli", "matplotlib": "plot", "sklearn": "demo"}.get((error.name or "").partition(".")[0])
-        if extra is None:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _PACKAGES:
             raise
-        return _fail(f"this needs {error.name}: pip install 'actserve[{extra}]'")
+        return _fail(f"this needs {missing}: pip install {_PACKAGES[missing]}")
     except InvalidRequest as error:
         return _fail(str(error), status=1)
     except (ActserveError, _Failure, OSError, ValueError) as error:
@@ -108,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("--output", metavar="FILE.png", required=True, type=Path)
     plot.add_argument("--range", nargs=2, type=float, default=(-5.0, 5.0), metavar=("LOW", "HIGH"), help="[-5 5]")
     _add_parameters(plot)
+    _add_variant(plot)
 
     health = _command(commands, "health", _health, "exit 0 when the server is serving", server=False)
     health.add_argument("--server", metavar="ADDRESS", help=f"[$ACTSERVE_ADDRESS or {_HEALTH_ADDRESS}]")
@@ -135,25 +146,73 @@ def _command(
 
 def _add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the activation")
-    parser.add_argument("input", metavar="IN.npy", help="float32 or float64; - for the standard input")
-    parser.add_argument("--axis", type=int, help="the axis of an axis activation [-1]")
+    parser.add_argument("input", metavar="IN.npy", help=f"{', '.join(_FLOATS)}; - for the standard input")
+    parser.add_argument(
+        "--dtype", choices=("bfloat16",), help="what the files hold, as .npy has no bfloat16 but raw bytes"
+    )
+    parser.add_argument("--axis", type=int, help="the axis of an activation that works along one [-1]")
     _add_parameters(parser)
+    _add_variant(parser)
+    parser.add_argument(
+        "--nonfinite", choices=("propagate", "reject"), default="propagate", help="at NaN and infinities [propagate]"
+    )
+
+
+def _add_variant(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--preset", metavar="LIBRARY", help="mean the names and defaults of torch, keras, …")
+    parser.add_argument("--accuracy", choices=("exact", "fast"), default="exact", help="how exact [exact]")
 
 
 def _add_parameters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--param", metavar="NAME=VALUE", action="append", default=[], type=_parameter, help="may be given again"
+        "--param",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parameter,
+        help="a number, true, false, a word, or @FILE.npy for a value for each channel; may be given again",
     )
 
 
-def _parameter(text: str) -> tuple[str, float | str]:
+def _parameter(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
+    return name, value
+
+
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: _parameter_value(value) for name, value in options.param}
+
+
+def _parameter_value(text: str) -> Any:
+    """What a value on the command line means.
+
+    >>> [_parameter_value(text) for text in ("3", "0.5", "true", "mean", "nan")]
+    [3, 0.5, True, 'mean', 'nan']
+
+    NaN is no parameter's number, but "nan" is a word of softmax.
+    """
+    if text.startswith("@"):
+        return _files.read(text[1:])
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            return text if value != value else value
+    return text
+
+
+def _how(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that every computation takes."""
+    return {
+        "axis": options.axis,
+        "accuracy": options.accuracy,
+        "preset": options.preset,
+        "nonfinite": options.nonfinite,
+        "parameters": _parameters(options),
+    }
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -190,9 +249,12 @@ def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
 
 @contextlib.contextmanager
-def _progress(text: str, arrays: Sequence[Any], total: int) -> Iterator[Callable[[int, int], None]]:
-    """Follows a call: shows a bar on a terminal, and releases the pages of mapped files behind it."""
-    release = _files.releaser(*arrays)
+def _progress(text: str, x: Any, *others: Any) -> Iterator[Callable[[int, int], None]]:
+    """Follows a call: shows a bar on a terminal, and releases the pages of mapped files behind it.
+
+    The bar shows what has been received of the output among `others`, and before there is one what has been sent of x.
+    """
+    release = _files.releaser(x, *others)
     if not sys.stderr.isatty():
         yield lambda sent, received: release()
         return
@@ -201,11 +263,15 @@ def _progress(text: str, arrays: Sequence[Any], total: int) -> Iterator[Callable
 
     columns = (TextColumn(text), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(text, total=total)
+        task = bar.add_task(text, total=x.nbytes)
 
         def follow(sent: int, received: int) -> None:
             release()
-            bar.update(task, completed=max(sent, received) if total == sent or received == 0 else received)
+            made = next((o.array for o in others if isinstance(o, _files.Output) and o.array is not None), None)
+            if made is None:
+                bar.update(task, completed=sent)
+            else:
+                bar.update(task, completed=received, total=made.nbytes)
 
         yield follow
 
@@ -213,66 +279,60 @@ def _progress(text: str, arrays: Sequence[Any], total: int) -> Iterator[Callable
 # ---- commands ------------------------------------------------------------------------------------------------------
 
 
-def _result_shape(options: argparse.Namespace, x: Any) -> tuple[int, ...]:
-    if options.jacobian != "full":
-        return tuple(x.shape)
-    axis = -1 if options.axis is None else options.axis
-    if not x.ndim or not -x.ndim <= axis < x.ndim:
-        raise InvalidRequest(f"axis is {axis}, and {options.input} has {x.ndim} dimensions", field="axis")
-    return (*x.shape, x.shape[axis])
-
-
 def _apply(options: argparse.Namespace) -> None:
     if options.mode == "forward" and (options.upstream or options.jacobian):
         raise InvalidRequest("--upstream and --jacobian go with --mode derivative", field="mode")
-    x = _files.read(options.input)
-    upstream = _files.read(options.upstream) if options.upstream else None
-    parameters = dict(options.param)
-    with Client(options.server) as client:
-        _check_dtype(options.input, x)
-        dtype = x.dtype.newbyteorder("=")
-        with (
-            _files.written(options.output, dtype, _result_shape(options, x)) as out,
-            _progress(options.name, [x, upstream, out], out.nbytes) as progress,
-        ):
-            if options.mode == "forward":
-                client.forward(options.name, x, axis=options.axis, out=out, progress=progress, parameters=parameters)
-            else:
-                client.derivative(
-                    options.name,
-                    x,
-                    upstream=upstream,
-                    jacobian=options.jacobian,
-                    axis=options.axis,
-                    out=out,
-                    progress=progress,
-                    parameters=parameters,
-                )
+    x = _read(options, options.input)
+    upstream = _read(options, options.upstream) if options.upstream else None
+    how = _how(options)
+    if options.mode == "derivative":
+        how |= {"upstream": upstream, "jacobian": options.jacobian}
+    summaries: list[Summary] = []
+    with (
+        Client(options.server) as client,
+        _files.written(options.output) as out,
+        _progress(options.name, x, upstream, out) as progress,
+    ):
+        compute = client.forward if options.mode == "forward" else client.derivative
+        compute(options.name, x, out=out.make, progress=progress, on_summary=summaries.append, **how)
+    for summary in summaries:
+        if found := [
+            f"{words} in the {where}"
+            for where, counts in (("input", summary.nonfinite_in), ("result", summary.nonfinite_out))
+            if (words := _counted(counts))
+        ]:
+            print("actserve: not finite: " + "; ".join(found), file=sys.stderr)
 
 
-def _check_dtype(name: str, x: Any) -> None:
-    if x.dtype.newbyteorder("=") not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise InvalidRequest(f"{name} holds {x.dtype}, and must hold float32 or float64", field="x")
+def _counted(counts: Nonfinite) -> str:
+    named = ((counts.nan, "NaN"), (counts.positive_infinity, "inf"), (counts.negative_infinity, "-inf"))
+    return ", ".join(f"{count:,} {name}" for count, name in named if count)
+
+
+def _read(options: argparse.Namespace, name: str) -> Any:
+    array = _files.read(name, bfloat16=options.dtype == "bfloat16")
+    if array.dtype.name not in _FLOATS:
+        raise InvalidRequest(f"{name} holds {array.dtype}, and must hold one of {', '.join(_FLOATS)}", field="x")
+    return array
 
 
 def _penalty(options: argparse.Namespace) -> None:
-    x = _files.read(options.input)
-    _check_dtype(options.input, x)
+    x = _read(options, options.input)
     keywords: dict[str, Any] = {
         "strength": options.strength,
         "reduction": options.reduction,
         "gradient": options.gradient is not None,
         "gradient_wrt": options.gradient_wrt,
-        "axis": options.axis,
-        "parameters": dict(options.param),
+        **_how(options),
     }
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(options.server))
         out = None
         if options.gradient is not None:
-            out = stack.enter_context(_files.written(options.gradient, x.dtype.newbyteorder("="), x.shape))
-        progress = stack.enter_context(_progress(options.name, [x, out], x.nbytes))
-        answer = client.regularization(options.name, x, options.regularizer, out=out, progress=progress, **keywords)
+            out = stack.enter_context(_files.written(options.gradient))
+            keywords["out"] = out.make
+        progress = stack.enter_context(_progress(options.name, x, out))
+        answer = client.regularization(options.name, x, options.regularizer, progress=progress, **keywords)
     if options.json:
         _print_json({"penalty": answer.penalty, "regularizer": options.regularizer, "strength": options.strength})
     else:
@@ -280,17 +340,15 @@ def _penalty(options: argparse.Namespace) -> None:
 
 
 def _stats(options: argparse.Namespace) -> None:
-    x = _files.read(options.input)
-    _check_dtype(options.input, x)
-    with Client(options.server) as client, _progress(options.name, [x], x.nbytes) as progress:
+    x = _read(options, options.input)
+    with Client(options.server) as client, _progress(options.name, x) as progress:
         stats = client.neuron_stats(
             options.name,
             x,
             threshold=options.threshold,
             neuron_axis=options.neuron_axis,
-            axis=options.axis,
             progress=progress,
-            parameters=dict(options.param),
+            **_how(options),
         )
     dead = np.flatnonzero(stats.dead)
     samples = stats.columns["samples"]
@@ -330,7 +388,10 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         _print_json(found)
     else:
-        _print_table(("name", "kind", "range", "formula"), [(a.name, a.kind, a.range, a.formula) for a in found])
+        _print_table(
+            ("name", "kind", "range", "formula", "also in"),
+            [(a.name, a.kind, a.range, a.formula, ", ".join(known.library for known in a.libraries)) for a in found],
+        )
 
 
 def _describe(options: argparse.Namespace) -> None:
@@ -351,7 +412,10 @@ def _describe(options: argparse.Namespace) -> None:
         ("smooth", _yes(traits.smooth)),
         ("kinks", ", ".join(f"{kink:g}" for kink in found.kinks) or "none"),
         *((f"parameter {p.name}", _about(p)) for p in found.parameters),
+        *(("it must hold", constraint) for constraint in found.constraints),
+        ("gradients of", ", ".join(found.parameter_gradients) or "no parameter"),
         ("also called", ", ".join(found.aliases) or "-"),
+        *((f"in {library.library}", _about_library(library)) for library in found.libraries),
         ("choose it", found.advice),
         ("reference", found.reference),
     ]
@@ -364,7 +428,17 @@ def _yes(value: bool) -> str:
 
 def _about(parameter: records.Parameter) -> str:
     also = f"; also {', '.join(parameter.aliases)}" if parameter.aliases else ""
-    return f"{parameter.meaning} {parameter.allowed}; default {parameter.default}{also}"
+    if parameter.default is not None:
+        default = f"default {parameter.default}"
+    else:
+        default = "must be given" if parameter.required else "may be left out"
+    return f"{parameter.meaning} {parameter.allowed}; {default}{also}"
+
+
+def _about_library(library: records.Library) -> str:
+    differs = [f"{name}={value}" for name, value in library.defaults.items()]
+    differs += [f"{name} for {ours}" for name, ours in library.renamed.items()]
+    return ", ".join(library.names) + (f" ({', '.join(differs)})" if differs else "")
 
 
 def _plot(options: argparse.Namespace) -> None:
@@ -374,7 +448,16 @@ def _plot(options: argparse.Namespace) -> None:
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise InvalidRequest(f"the range {low:g} {high:g} is empty or not finite", field="range")
     with Client(options.server) as client:
-        plot_activations(client, options.names, options.output, low=low, high=high, parameters=dict(options.param))
+        plot_activations(
+            client,
+            options.names,
+            options.output,
+            low=low,
+            high=high,
+            parameters=_parameters(options),
+            preset=options.preset,
+            accuracy=options.accuracy,
+        )
     print(options.output)
 
 

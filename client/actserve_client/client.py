@@ -6,14 +6,23 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import grpc
 from actserve.stats import NeuronCounts as NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
-from actserve_client._session import Array, Assembly, Job, Progress, Regularization
+from actserve_client._session import (
+    Array,
+    Assembly,
+    Gradients,
+    Job,
+    MakeOut,
+    OnSummary,
+    Progress,
+    Regularization,
+)
 from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.options import Retry, Tls
@@ -32,9 +41,22 @@ class Client:
     started for the client's lifetime (which needs `actserve[server]`). `timeout` is in seconds and applies to every call
     that does not say its own; None waits as long as it takes. `token` is sent as a bearer token, `tls` encrypts.
 
-    Arrays are float32 or float64, of any shape, strides and byte order; anything that NumPy makes such an array of will
-    do. Results are new, writable, native-endian arrays of x's type. A client may be shared by threads. All its errors are
-    `ActserveError`s.
+    Arrays are float16, bfloat16 (of ml_dtypes), float32 or float64, of any shape, strides and byte order; anything that
+    NumPy makes such an array of will do. Results are new, writable, native-endian arrays of x's type. A client may be
+    shared by threads. All its errors are `ActserveError`s.
+
+    What every computation may be told, beside what its method says:
+
+    `axis`        of an activation that works along one: softmax, gated units, maxout, … (-1 when not given)
+    `accuracy`    "exact", or "fast" where less exact is enough
+    `preset`      a library, such as "keras": its names and its defaults are meant
+    `nonfinite`   "propagate", or "reject": a NaN or an infinity, in or out, is then InvalidRequest
+    `on_summary`  is called with a `Summary` when the result is complete: the time computed, and what was not finite
+    `progress`    is called with the bytes sent and received so far
+    `timeout`     in seconds, for this call
+
+    All other keywords, or `parameters` where a name collides, are the activation's parameters: numbers, whole numbers,
+    switches, words, and where it takes a value for each channel arrays or lists of numbers (sent without rounding).
     """
 
     def __init__(
@@ -85,9 +107,13 @@ class Client:
         x: Any,
         *,
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> Array:
@@ -96,12 +122,62 @@ class Client:
         >>> client.forward("leaky_relu", np.array([-1.0, 2.0]), negative_slope=0.1)
         array([-0.1,  2. ])
 
-        Keywords, or `parameters`, are the activation's parameters. `axis` is for activations along an axis (-1 when not
-        given). `out` is filled and returned instead of a new array; it may be x itself. `progress` is called with the bytes
-        sent and received so far.
+        The result has x's shape, except that gated and resizing activations change the length of the axis. `out` is filled
+        and returned instead of a new array; it may be x itself, or a function that is given the result's shape and type and
+        makes the array.
         """
-        question = _session.forward(name, axis=axis, parameters=_session.merge_parameters(parameters, keywords))
-        return self._run(_session.map_job(question, x, None, out=out, progress=progress), timeout)
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
+        job = _session.map_job(_session.forward(name, how), x, None, out=out, progress=progress, on_summary=on_summary)
+        return self._run(job, timeout)
+
+    @overload
+    def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        parameter_gradients: Literal[False] = False,
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Array: ...
+
+    @overload
+    def derivative(
+        self,
+        name: str,
+        x: Any,
+        *,
+        upstream: Any = None,
+        jacobian: str | None = None,
+        parameter_gradients: Literal[True],
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Gradients: ...
 
     def derivative(
         self,
@@ -110,25 +186,47 @@ class Client:
         *,
         upstream: Any = None,
         jacobian: str | None = None,
+        parameter_gradients: bool = False,
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
-    ) -> Array:
+    ) -> Array | Gradients:
         """The derivative f'(x), or with `upstream` the vector-Jacobian product.
 
         >>> client.derivative("relu", np.array([-1.0, 2.0]))
         array([0., 1.])
 
         An activation along an axis needs `upstream` (of x's shape), or `jacobian="full"`, which has the shape `x.shape + (n,)`
-        with `[..., k]` the derivative by the k-th element along the axis, or `jacobian="diag"`.
+        with `[..., k]` the derivative by the k-th element along the axis, or `jacobian="diag"`. `upstream` has the result's
+        shape, which of gated and resizing activations is not x's.
+
+        With `upstream` and `parameter_gradients=True` the answer is a `Gradients`: `.input`, and `.parameters` by name, which
+        `Activation.parameter_gradients` lists.
+
+        >>> x = np.array([-1.0, 2.0])
+        >>> client.derivative("leaky_relu", x, upstream=np.ones(2), parameter_gradients=True).parameters
+        {'negative_slope': array(-1.)}
         """
-        question = _session.derivative(
-            name, axis=axis, jacobian=jacobian, parameters=_session.merge_parameters(parameters, keywords)
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
-        return self._run(_session.map_job(question, x, upstream, out=out, progress=progress), timeout)
+        question = _session.derivative(name, how, jacobian=jacobian, parameter_gradients=parameter_gradients)
+        options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        if parameter_gradients:
+            return self._run(_session.gradients_job(question, x, upstream, **options), timeout)
+        return self._run(_session.map_job(question, x, upstream, **options), timeout)
 
     def regularization(
         self,
@@ -141,9 +239,13 @@ class Client:
         gradient: bool = False,
         gradient_wrt: str = "activation",
         axis: int | None = None,
-        out: Array | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        out: Array | MakeOut | None = None,
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> Regularization:
@@ -156,17 +258,26 @@ class Client:
         elements. The gradient, of x's shape, is taken with respect to the "activation" or, chained, to the "input". The
         penalty is exact and rounded once, so it does not depend on how the data is cut. x may be an iterable of blocks.
         """
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
         question = _session.regularization(
             name,
             regularizer,
+            how,
             strength=strength,
             reduction=reduction,
             gradient=gradient,
             gradient_wrt=gradient_wrt,
-            axis=axis,
-            parameters=_session.merge_parameters(parameters, keywords),
         )
-        return self._reduce(question, x, _session.penalty_answer, timeout, out=out, progress=progress)
+        return self._reduce(
+            question, x, _session.penalty_answer, timeout, out=out, progress=progress, on_summary=on_summary
+        )
 
     def neuron_stats(
         self,
@@ -176,8 +287,12 @@ class Client:
         threshold: float = 0.1,
         neuron_axis: int = -1,
         axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
         timeout: float | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> NeuronStats:
@@ -191,14 +306,16 @@ class Client:
         activation is <= 0, and dead when the share of the batch where it is reaches `threshold`. x may be an iterable of
         blocks. `.state` is what `merge` takes.
         """
-        question = _session.neuron_stats(
-            name,
-            threshold=threshold,
-            neuron_axis=neuron_axis,
+        how = _session.How(
             axis=axis,
-            parameters=_session.merge_parameters(parameters, keywords),
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
-        return self._reduce(question, x, _session.stats_answer, timeout, progress=progress)
+        question = _session.neuron_stats(name, how, threshold=threshold, neuron_axis=neuron_axis)
+        return self._reduce(question, x, _session.stats_answer, timeout, progress=progress, on_summary=on_summary)
 
     def stream(
         self,
@@ -209,7 +326,11 @@ class Client:
         upstream: Iterable[Any] | None = None,
         jacobian: str | None = None,
         axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
         timeout: float | None = None,
+        on_summary: OnSummary | None = None,
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> Iterator[Array]:
@@ -221,20 +342,26 @@ class Client:
         `mode` is "forward" or "derivative". `upstream` gives a block for each block of x. Activations along an axis take any
         axis but 0, which runs across blocks. The iterables are read from a thread of their own, as fast as results are taken
         and no faster; what they raise is raised here, after the results of the blocks before. Stopping early, by `break` or
-        `close()`, ends the computation.
+        `close()`, ends the computation. An output block has as many rows as its input block.
         """
-        question = _session.map_mode(
-            mode,
-            name,
+        how = _session.How(
             axis=axis,
-            jacobian=jacobian,
-            upstream=upstream is not None,
-            parameters=_session.merge_parameters(parameters, keywords),
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
         )
-        return self._stream(_session.Blocks(question), blocks, upstream, timeout)
+        question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
+        return self._stream(_session.Blocks(question), blocks, upstream, timeout, on_summary)
 
     def _stream(
-        self, coder: _session.Blocks, blocks: Iterable[Any], upstream: Iterable[Any] | None, timeout: float | None
+        self,
+        coder: _session.Blocks,
+        blocks: Iterable[Any],
+        upstream: Iterable[Any] | None,
+        timeout: float | None,
+        on_summary: OnSummary | None,
     ) -> Iterator[Array]:
         def encode() -> Iterator[bytes]:
             gradients = iter(upstream) if upstream is not None else None
@@ -254,6 +381,8 @@ class Client:
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
+        if on_summary:
+            on_summary(coder.summary)
 
     def _reduce(
         self,
@@ -262,11 +391,15 @@ class Client:
         answer: Callable[[Assembly], T],
         timeout: float | None,
         *,
-        out: Array | None = None,
+        out: Array | MakeOut | None = None,
         progress: Progress | None = None,
+        on_summary: OnSummary | None = None,
     ) -> T:
         if not _session.is_blocks(x):
-            return self._run(Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress), timeout)
+            return self._run(
+                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
+                timeout,
+            )
         coder = _session.Reduction(question)
 
         def encode() -> Iterator[bytes]:
@@ -274,7 +407,7 @@ class Client:
                 yield from coder.encode(_session.as_array(block, "x"))
             yield from coder.end()
 
-        assembly = Assembly(out, progress)
+        assembly = Assembly(out, progress, on_summary)
         with self._call(encode, timeout) as responses:
             for raw in responses:
                 if assembly.feed(raw):
@@ -296,7 +429,7 @@ class Client:
                 return found
 
     def describe(self, name: str, *, timeout: float | None = None) -> records.Activation:
-        """One activation, by its name or an alias. Raises UnknownActivation, whose text names near ones."""
+        """One activation, by its name, an alias, or "library:name". Raises UnknownActivation, whose text names near ones."""
         request = service_pb2.GetActivationRequest(name=_session.text(name, "name"))
         answer = self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
         return records.activation(answer.activation)

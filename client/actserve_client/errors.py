@@ -137,6 +137,7 @@ def _argument(field: str) -> str:
     """The name of the client's argument behind a field of the request, so that `.field` speaks the caller's language."""
     arguments = {
         "header.activation": "name",
+        "data": "x",
         "header.inputs[0].shape": "x",
         "header.inputs[0].data_type": "x",
         "header.inputs[1].shape": "upstream",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actserve_client.client import Client
+from actserve_client.records import Activation
 
 if TYPE_CHECKING:
     from actserve_client.demo import Epoch
@@ -30,22 +31,49 @@ def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, 
 
 
 def draw_activation(
-    axes: Any, client: Client, name: str, low: float, high: float, parameters: Mapping[str, Any] | None = None
+    axes: Any,
+    client: Client,
+    name: str,
+    low: float,
+    high: float,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    preset: str | None = None,
+    accuracy: str = "exact",
 ) -> None:
-    """Draw a curve and its derivative into a matplotlib Axes, with the activation's properties."""
-    record = client.describe(name)
+    """Draw a curve and its derivative into a matplotlib Axes, with the activation's properties.
+
+    Of an activation along an axis it is the first component over its own input, the other one being 0; of a gated unit the
+    activated half, the other one being 1.
+    """
+    record = client.describe(f"{preset}:{name}" if preset else name)
     x = np.linspace(low, high, _POINTS)
+    how: dict[str, Any] = {"parameters": parameters, "preset": preset, "accuracy": accuracy}
     title = record.name
-    if record.kind == "axis":
-        pairs = np.stack([x, np.zeros_like(x)], axis=1)
-        y = client.forward(name, pairs, parameters=parameters)[:, 0]
-        slope = client.derivative(name, pairs, jacobian="diag", parameters=parameters)[:, 0]
-        title += " of [x, 0], first component"
-    else:
-        y = client.forward(name, x, parameters=parameters)
-        slope = client.derivative(name, x, parameters=parameters)
+    match record.kind:
+        case "axis":
+            pairs = np.stack([x, np.zeros_like(x)], axis=1)
+            y = client.forward(name, pairs, **how)[:, 0]
+            slope = client.derivative(name, pairs, jacobian="diag", **how)[:, 0]
+            title += " of [x, 0], first component"
+        case "resizing":
+            pairs = np.stack([x, np.zeros_like(x)], axis=1)
+            result = client.forward(name, pairs, **how)
+            first = np.zeros_like(result)
+            first[:, 0] = 1
+            y, slope = result[:, 0], client.derivative(name, pairs, upstream=first, **how)[:, 0]
+            title += " of [x, 0], first component"
+        case "gated":
+            u = 0 if _word(record, "activated", parameters, preset) == "first" else 1
+            pairs = np.ones((_POINTS, 2))
+            pairs[:, u] = x
+            result = client.forward(name, pairs, **how)
+            y, slope = result[:, 0], client.derivative(name, pairs, upstream=np.ones_like(result), **how)[:, u]
+            title += " of u = x, v = 1"
+        case _:
+            y, slope = client.forward(name, x, **how), client.derivative(name, x, **how)
     if parameters:
-        title += " (" + ", ".join(f"{key}={value:g}" for key, value in parameters.items()) + ")"
+        title += " (" + ", ".join(f"{key}={_short(value)}" for key, value in parameters.items()) + ")"
     axes.axhline(0, color="black", linewidth=0.8, alpha=0.3)
     axes.axvline(0, color="black", linewidth=0.8, alpha=0.3)
     axes.plot(x, y, "b-", label="f(x)")
@@ -60,6 +88,21 @@ def draw_activation(
     axes.set_xlabel("  ·  ".join(words), fontsize=7, color="0.35")
 
 
+def _word(record: Activation, name: str, parameters: Mapping[str, Any] | None, preset: str | None) -> Any:
+    """The value that a parameter has: as given, or the preset's default, or the activation's."""
+    defaults = {parameter.name: parameter.default for parameter in record.parameters}
+    for library in record.libraries:
+        if library.library == preset:
+            defaults |= library.defaults
+    return {**defaults, **(parameters or {})}.get(name)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"array of shape {list(np.shape(value))}" if np.ndim(value) else str(value)
+
+
 def plot_activations(
     client: Client,
     names: Sequence[str],
@@ -68,6 +111,8 @@ def plot_activations(
     low: float = -5.0,
     high: float = 5.0,
     parameters: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    accuracy: str = "exact",
 ) -> None:
     """Write a PNG with the curve and the derivative of each activation over [low, high]."""
     columns = math.ceil(math.sqrt(len(names)))
@@ -75,7 +120,7 @@ def plot_activations(
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.flat, names, strict=False):
-        draw_activation(axes, client, name, low, high, parameters)
+        draw_activation(axes, client, name, low, high, parameters, preset=preset, accuracy=accuracy)
     figure.savefig(output, dpi=120, format="png")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from actserve import wire
 from actserve.v1 import catalogue_pb2, compute_pb2, service_pb2
@@ -23,7 +24,20 @@ _MODES = {
 _KINDS = {
     catalogue_pb2.ACTIVATION_KIND_ELEMENTWISE: "elementwise",
     catalogue_pb2.ACTIVATION_KIND_AXIS: "axis",
+    catalogue_pb2.ACTIVATION_KIND_GATED: "gated",
+    catalogue_pb2.ACTIVATION_KIND_RESIZING: "resizing",
 }
+_PARAMETER_KINDS = {
+    catalogue_pb2.PARAMETER_KIND_NUMBER: "number",
+    catalogue_pb2.PARAMETER_KIND_INTEGER: "integer",
+    catalogue_pb2.PARAMETER_KIND_FLAG: "flag",
+    catalogue_pb2.PARAMETER_KIND_WORD: "word",
+    catalogue_pb2.PARAMETER_KIND_SEED: "seed",
+    catalogue_pb2.PARAMETER_KIND_AXIS: "axis",
+}
+
+Value = float | int | str | bool | None
+"""The value of a parameter; None where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,7 +46,14 @@ class Parameter:
 
     name: str
     meaning: str
-    default: float | str
+    kind: str
+    """A "number", an "integer", a "flag", a "word", a "seed", or an "axis" along which the values of channels lie."""
+    default: Value
+    """None when there is none."""
+    required: bool
+    """Whether it has no default and must be given; the activation's `constraints` may say when."""
+    per_channel: bool
+    """Whether an array may be given, with a value for each channel."""
     allowed: str
     """The values allowed, in words."""
     low: float
@@ -54,12 +75,26 @@ class Traits:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Library:
+    """What another library calls an activation, and what differs there; its name is what `preset` takes."""
+
+    library: str
+    names: tuple[str, ...]
+    """All its names there, the usual one first."""
+    defaults: Mapping[str, Value] = dataclasses.field(hash=False)
+    """The parameters whose default differs there."""
+    renamed: Mapping[str, str] = dataclasses.field(hash=False)
+    """The parameters' names there, each with ours."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Activation:
     """An activation, as the server declares it."""
 
     name: str
     kind: str
-    """Each element by itself ("elementwise"), or whole slices along an axis ("axis")."""
+    """Each element by itself ("elementwise"), whole slices along an axis ("axis"), one half of an axis gating the other
+    ("gated"), or slices whose length changes ("resizing")."""
     summary: str
     formula: str
     derivative_formula: str
@@ -72,6 +107,11 @@ class Activation:
     reference: str
     parameters: tuple[Parameter, ...]
     aliases: tuple[str, ...]
+    libraries: tuple[Library, ...]
+    parameter_gradients: tuple[str, ...]
+    """The parameters that `derivative(..., parameter_gradients=True)` gives gradients of."""
+    constraints: tuple[str, ...]
+    """What must hold between parameters, in words."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,18 +151,38 @@ def activation(message: catalogue_pb2.Activation) -> Activation:
         reference=message.reference,
         parameters=tuple(_parameter(parameter) for parameter in message.parameters),
         aliases=tuple(message.aliases),
+        libraries=tuple(_library(library) for library in message.libraries),
+        parameter_gradients=tuple(message.parameter_gradients),
+        constraints=tuple(message.constraints),
     )
 
 
+def _library(message: catalogue_pb2.LibraryName) -> Library:
+    return Library(
+        library=message.library,
+        names=tuple(message.names),
+        defaults={name: _value(message.defaults[name]) for name in sorted(message.defaults)},
+        renamed={name: message.renamed[name] for name in sorted(message.renamed)},
+    )
+
+
+def _value(message: catalogue_pb2.ParameterValue) -> Value:
+    kind = message.WhichOneof("value")
+    return None if kind in (None, "tensor") else getattr(message, kind)
+
+
 def _parameter(message: catalogue_pb2.Parameter) -> Parameter:
-    word = message.default.WhichOneof("value") == "text"
+    bounded = message.HasField("range")
     return Parameter(
         name=message.name,
         meaning=message.meaning,
-        default=message.default.text if word else message.default.number,
+        kind=_PARAMETER_KINDS.get(message.kind, "unknown"),
+        default=_value(message.default),
+        required=message.required,
+        per_channel=message.per_channel,
         allowed=message.allowed,
-        low=-math.inf if word else message.range.low,
-        high=math.inf if word else message.range.high,
+        low=message.range.low if bounded else -math.inf,
+        high=message.range.high if bounded else math.inf,
         choices=tuple(message.choices),
         aliases=tuple(message.aliases),
     )
@@ -144,4 +204,4 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
     )
 
 
-__all__ = ["Activation", "Parameter", "ServerInfo", "Traits"]
+__all__ = ["Activation", "Library", "Parameter", "ServerInfo", "Traits", "Value"]

@@ -8,7 +8,7 @@ protobuf, and neither gRPC nor what the bytes mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,12 +24,21 @@ _TYPES: dict[int, np.dtype[Any]] = {
     tensor_pb2.DATA_TYPE_UINT8: np.dtype("u1"),
     tensor_pb2.DATA_TYPE_INT64: np.dtype("<i8"),
     tensor_pb2.DATA_TYPE_BOOL: np.dtype("?"),
+    tensor_pb2.DATA_TYPE_FLOAT16: np.dtype("<f2"),
     tensor_pb2.DATA_TYPE_DOUBLE: np.dtype("<f8"),
 }
 _NUMBERS = {dtype: number for number, dtype in _TYPES.items()}
 
-COMPUTABLE: tuple[tensor_pb2.DataType, ...] = (tensor_pb2.DATA_TYPE_FLOAT, tensor_pb2.DATA_TYPE_DOUBLE)
+COMPUTABLE: tuple[tensor_pb2.DataType, ...] = (
+    tensor_pb2.DATA_TYPE_FLOAT,
+    tensor_pb2.DATA_TYPE_DOUBLE,
+    tensor_pb2.DATA_TYPE_FLOAT16,
+    tensor_pb2.DATA_TYPE_BFLOAT16,
+)
 """The element types that inputs may have."""
+
+_BFLOAT16 = "bfloat16"
+"""NumPy has no such type; whoever has an array of it has ml_dtypes, which is therefore only imported to make one."""
 
 DATA_FIELD_NUMBER = 1000
 _LENGTH_DELIMITED = 2
@@ -44,14 +53,29 @@ def dtype_of(data_type: int) -> np.dtype[Any]:
     >>> dtype_of(tensor_pb2.DATA_TYPE_FLOAT)
     dtype('float32')
 
-    Raises KeyError for any other.
+    Raises KeyError for any other, and ImportError for BFLOAT16 without ml_dtypes.
     """
-    return _TYPES[data_type]
+    return bfloat16() if data_type == tensor_pb2.DATA_TYPE_BFLOAT16 else _TYPES[data_type]
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The little-endian NumPy type of bfloat16, from ml_dtypes; ImportError when that is not installed."""
+    import ml_dtypes
+
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype.newbyteorder("<")
 
 
 def data_type_of(dtype: np.dtype[Any]) -> Any:
     """The DataType of a NumPy type, whatever its byte order; KeyError for one that does not travel."""
-    return _NUMBERS[dtype.newbyteorder("<")]
+    return tensor_pb2.DATA_TYPE_BFLOAT16 if dtype.name == _BFLOAT16 else _NUMBERS[dtype.newbyteorder("<")]
+
+
+def _movable(array: Array) -> Array:
+    """The same memory as elements that NumPy itself moves and swaps: bfloat16 as the 16-bit patterns that it is."""
+    if array.dtype.name != _BFLOAT16:
+        return array
+    return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
 
 
 def data_type_name(data_type: int) -> str:
@@ -71,6 +95,22 @@ def byte_count(shape: Sequence[int], itemsize: int) -> int:
     return math.prod(shape) * itemsize
 
 
+def in_step(sizes: Sequence[int], step: int, itemsize: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """The bytes of several tensors in pieces, interleaved so that each is as far as the others.
+
+    >>> list(in_step((16, 8), 12, 4))
+    [((0, 12), (0, 4)), ((12, 16), (4, 8))]
+
+    The largest one goes in steps of `step` bytes, a multiple of `itemsize`; pieces end on element boundaries.
+    """
+    largest = max(sizes)
+    ends = [0] * len(sizes)
+    for start in range(0, largest, step):
+        reached = min(start + step, largest)
+        starts, ends = ends, [size * reached // largest // itemsize * itemsize for size in sizes]
+        yield tuple(zip(starts, ends, strict=True))
+
+
 class ArraySource:
     """An array read as little-endian C-order bytes, piece by piece.
 
@@ -82,9 +122,10 @@ class ArraySource:
     """
 
     def __init__(self, array: Array) -> None:
-        self._array = array
+        self._array = array = _movable(array)
         self._wire_dtype = array.dtype.newbyteorder("<")
         self.nbytes = array.nbytes
+        self.itemsize = array.itemsize
         in_place = array.flags.c_contiguous and array.dtype == self._wire_dtype
         self._bytes = array.reshape(-1).view(np.uint8) if in_place else None
 
@@ -108,7 +149,7 @@ class ArraySink:
     """
 
     def __init__(self, array: Array) -> None:
-        self._array = array
+        self._array = array = _movable(array)
         self._wire_dtype = array.dtype.newbyteorder("<")
         self.nbytes = array.nbytes
         in_place = array.flags.c_contiguous and array.dtype == self._wire_dtype
@@ -231,11 +272,13 @@ __all__ = [
     "ArraySink",
     "ArraySource",
     "DecodeError",
+    "bfloat16",
     "byte_count",
     "data_type_name",
     "data_type_of",
     "dtype_of",
     "frame",
     "framed_size",
+    "in_step",
     "unframe",
 ]

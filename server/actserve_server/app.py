@@ -19,6 +19,7 @@ from actserve_server.config import LARGEST_CHUNK_BYTES, Config, ConfigError
 from actserve_server.engine.plan import Limits
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
+from actserve_server.kernels.threads import Team, available
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
 
 log = logging.getLogger("actserve.server")
@@ -53,6 +54,7 @@ class Server:
             max_dimensions=config.max_dimensions,
         )
         compiler.configure(config.kernel_cache())
+        self._team = Team(config.threads or available())
         self._gate = Gate(config.max_concurrency)
         self._health_threads = futures.ThreadPoolExecutor(2, thread_name_prefix="health")
         self._health = health.HealthServicer(
@@ -63,7 +65,7 @@ class Server:
             interceptors=[CallInterceptor()],
             options=_channel_options(config),
         )
-        self._servicer = Servicer(limits, self._gate, _server_info(config))
+        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team)
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -94,6 +96,7 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._server.stop(grace_s).wait()
         self._health_threads.shutdown()
+        self._team.close()
         compiler.close()
         for address in self.addresses:
             if address.startswith("unix:"):

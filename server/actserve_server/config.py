@@ -76,6 +76,12 @@ class Config:
     max_concurrency: int = _setting(
         64, "How many computations run at once; more are refused with the advice to try again.", low=1, high=4096
     )
+    threads: int = _setting(
+        0,
+        "How many cores computations may use, all together: a large one is shared among those free. 0: all.",
+        low=0,
+        high=1024,
+    )
     grace_s: float = _setting(
         30.0, "How long a shutdown waits for what is running, in seconds, before it cuts it off.", low=0, high=86_400
     )

@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
     │   ├── DataSizeMismatch     not as many bytes as the shape says
     │   ├── ChunkOutOfPlace      a chunk that leaves a gap, overlaps, cuts an element or reaches beyond the end
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
@@ -41,9 +42,13 @@ class RequestError(Exception):
 class UnknownActivation(RequestError):
     """Expected error: no activation has the name that was asked for; `near` names resemble it."""
 
-    def __init__(self, name: str, near: tuple[str, ...] = (), *, field: str = "header.activation") -> None:
+    def __init__(
+        self, name: str, near: tuple[str, ...] = (), *, where: str = "", field: str = "header.activation"
+    ) -> None:
         hint = f"; did you mean {' or '.join(near)}?" if near else "; ListActivations lists those there are"
-        super().__init__(f"no activation is called {name!r}{hint}", field=field, value=name, near=", ".join(near))
+        super().__init__(
+            f"no activation is called {name!r}{where}{hint}", field=field, value=name, near=", ".join(near)
+        )
 
 
 class InvalidRequest(RequestError):
@@ -72,6 +77,10 @@ class InvalidAxis(InvalidRequest):
 
 class InvalidOption(InvalidRequest):
     """Expected error: an option that is missing, contradicts another or has a value that is not allowed."""
+
+
+class Nonfinite(InvalidRequest):
+    """Expected error: a NaN or an infinity, where the caller wants none."""
 
 
 class DataSizeMismatch(InvalidRequest):

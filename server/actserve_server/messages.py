@@ -9,12 +9,23 @@ import numpy as np
 from actserve import wire
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
-from actserve_server.activations.spec import Activation, Parameter, Record
+from actserve_server.activations.spec import (
+    Activation,
+    AxisActivation,
+    GatedActivation,
+    Library,
+    Parameter,
+    Record,
+    ResizingActivation,
+    Value,
+)
 from actserve_server.engine.plan import Job
+from actserve_server.engine.run import Run
 from actserve_server.errors import InvalidOption, InvalidParameter, UnsupportedDataType
-from actserve_server.modes.base import Mode, NeuronSummary, Penalty, Piece, Scalars, Tensor
+from actserve_server.modes.base import Array, Mode, NeuronSummary, Penalty, Piece, Tensor
 from actserve_server.modes.maps import Derivative, Forward, JacobianPart
 from actserve_server.modes.neuron_stats import NeuronStats
+from actserve_server.modes.nonfinite import NonfiniteCounts
 from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization
 
 _JACOBIANS = {
@@ -33,6 +44,34 @@ _GRADIENTS_WRT = {
     compute_pb2.GRADIENT_WRT_ACTIVATION: GradientWrt.ACTIVATION,
     compute_pb2.GRADIENT_WRT_INPUT: GradientWrt.INPUT,
 }
+_ACCURACIES = {
+    compute_pb2.ACCURACY_UNSPECIFIED: "exact",
+    compute_pb2.ACCURACY_EXACT: "exact",
+    compute_pb2.ACCURACY_FAST: "fast",
+}
+_REJECTS_NONFINITE = {
+    compute_pb2.NONFINITE_UNSPECIFIED: False,
+    compute_pb2.NONFINITE_PROPAGATE: False,
+    compute_pb2.NONFINITE_REJECT: True,
+}
+_KINDS = {
+    Activation: catalogue_pb2.ACTIVATION_KIND_ELEMENTWISE,
+    AxisActivation: catalogue_pb2.ACTIVATION_KIND_AXIS,
+    GatedActivation: catalogue_pb2.ACTIVATION_KIND_GATED,
+    ResizingActivation: catalogue_pb2.ACTIVATION_KIND_RESIZING,
+}
+_PARAMETER_KINDS = {
+    "number": catalogue_pb2.PARAMETER_KIND_NUMBER,
+    "integer": catalogue_pb2.PARAMETER_KIND_INTEGER,
+    "flag": catalogue_pb2.PARAMETER_KIND_FLAG,
+    "word": catalogue_pb2.PARAMETER_KIND_WORD,
+    "seed": catalogue_pb2.PARAMETER_KIND_SEED,
+    "axis": catalogue_pb2.PARAMETER_KIND_AXIS,
+}
+_WHOLE_KINDS = ("integer", "seed", "axis")
+_MOST_PARAMETER_DIMENSIONS = 32
+"""As many as every version of NumPy takes."""
+_TENSOR_TYPES = (tensor_pb2.DATA_TYPE_FLOAT, tensor_pb2.DATA_TYPE_DOUBLE)
 _SATURATIONS = {
     "no": catalogue_pb2.SATURATION_NONE,
     "left": catalogue_pb2.SATURATION_LEFT,
@@ -60,6 +99,9 @@ def job(header: compute_pb2.JobHeader) -> Job:
         axis=header.axis if header.HasField("axis") else None,
         chunk_bytes=header.chunk_bytes,
         open_ended=header.open_ended,
+        accuracy=_known(_ACCURACIES, header.accuracy, "header.accuracy"),
+        preset=header.preset,
+        reject_nonfinite=_known(_REJECTS_NONFINITE, header.nonfinite, "header.nonfinite"),
     )
 
 
@@ -87,7 +129,10 @@ def _mode(header: compute_pb2.JobHeader) -> Mode:
         case compute_pb2.MODE_FORWARD:
             return Forward()
         case compute_pb2.MODE_DERIVATIVE:
-            return Derivative(_known(_JACOBIANS, header.derivative.jacobian, "header.derivative.jacobian"))
+            return Derivative(
+                jacobian=_known(_JACOBIANS, header.derivative.jacobian, "header.derivative.jacobian"),
+                parameter_gradients=header.derivative.parameter_gradients,
+            )
         case compute_pb2.MODE_NEURON_STATS:
             stats = header.neuron_stats
             return NeuronStats(
@@ -139,17 +184,50 @@ def _tensor(index: int, spec: tensor_pb2.TensorSpec) -> Tensor:
     return Tensor("x" if index == 0 else "upstream", wire.dtype_of(spec.data_type), tuple(spec.shape))
 
 
-def _parameter_value(name: str, value: catalogue_pb2.ParameterValue) -> float | str | bool:
+def _parameter_value(name: str, value: catalogue_pb2.ParameterValue) -> float | str | bool | Array:
     match value.WhichOneof("value"):
         case "number":
             return value.number
         case "integer":
-            return float(value.integer)
+            return value.integer
         case "text":
             return value.text
         case "flag":
             return value.flag
+        case "tensor":
+            return _parameter_array(name, value.tensor)
     raise InvalidParameter(f"the parameter {name!r} has no value", field=f"header.parameters[{name!r}]")
+
+
+def _parameter_array(name: str, tensor: tensor_pb2.TensorValue) -> Array:
+    field, shape = f"header.parameters[{name!r}]", list(tensor.shape)
+    if tensor.data_type not in _TENSOR_TYPES:
+        allowed = ", ".join(wire.data_type_name(number) for number in _TENSOR_TYPES)
+        kind = wire.data_type_name(tensor.data_type)
+        raise InvalidParameter(
+            f"{name} has elements of type {kind}, and must have one of {allowed}",
+            field=field,
+            value=kind,
+            allowed=allowed,
+        )
+    dtype = wire.dtype_of(tensor.data_type)
+    if len(shape) > _MOST_PARAMETER_DIMENSIONS or any(length < 1 for length in shape):
+        allowed = f"at most {_MOST_PARAMETER_DIMENSIONS} dimensions, each at least 1"
+        raise InvalidParameter(
+            f"{name} has the shape {shape[:64]}, and must have {allowed}",
+            field=field,
+            value=shape[:64],
+            allowed=allowed,
+        )
+    expected = wire.byte_count(shape, dtype.itemsize)
+    if len(tensor.data) != expected:
+        raise InvalidParameter(
+            f"{name} has {len(tensor.data)} bytes of data, and its shape {shape} says {expected}",
+            field=field,
+            value=len(tensor.data),
+            allowed=expected,
+        )
+    return np.frombuffer(tensor.data, dtype).reshape(shape)
 
 
 def tensor_specs(tensors: Sequence[Tensor]) -> list[tensor_pb2.TensorSpec]:
@@ -173,10 +251,19 @@ def result_chunk(number: int, piece: Piece) -> bytes:
     return wire.frame(message, piece.array.view(np.uint8).data)
 
 
-def result_summary(number: int, tensors: Sequence[Tensor], compute_time_s: float, scalars: Scalars) -> bytes:
-    """The last message of a result."""
-    summary = compute_pb2.ResultSummary(tensors=tensor_specs(tensors))
-    summary.compute_time.FromNanoseconds(round(compute_time_s * 1e9))
+def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
+    return compute_pb2.NonfiniteCounts(
+        nan=counts.nan, positive_infinity=counts.positive_infinity, negative_infinity=counts.negative_infinity
+    )
+
+
+def result_summary(number: int, run: Run) -> bytes:
+    """The last message of a result: what a run that is over has to say."""
+    summary = compute_pb2.ResultSummary(
+        tensors=tensor_specs(run.results), input=_nonfinite(run.nonfinite_in), output=_nonfinite(run.nonfinite_out)
+    )
+    summary.compute_time.FromNanoseconds(round(run.compute_time_s * 1e9))
+    scalars = run.scalars
     match scalars:
         case Penalty(value):
             summary.regularization.penalty = value
@@ -190,13 +277,12 @@ def result_summary(number: int, tensors: Sequence[Tensor], compute_time_s: float
 
 def activation(record: Record) -> catalogue_pb2.Activation:
     """A record as the catalogue shows it."""
-    elementwise = isinstance(record, Activation)
     return catalogue_pb2.Activation(
         name=record.name,
-        kind=catalogue_pb2.ACTIVATION_KIND_ELEMENTWISE if elementwise else catalogue_pb2.ACTIVATION_KIND_AXIS,
+        kind=_KINDS[type(record)],
         summary=record.summary,
         formula=record.formula,
-        derivative_formula=record.derivative_formula,
+        derivative_formula=_derivative_formula(record),
         range=record.range,
         traits=catalogue_pb2.Traits(
             monotonic=record.traits.monotonic,
@@ -209,7 +295,40 @@ def activation(record: Record) -> catalogue_pb2.Activation:
         reference=record.reference,
         parameters=[_parameter(parameter) for parameter in record.parameters],
         aliases=record.aliases,
+        libraries=[_library(library) for library in record.libraries],
+        parameter_gradients=[gradient.parameter for gradient in getattr(record, "gradients", ())],
+        constraints=[constraint.words for constraint in record.constraints],
     )
+
+
+def _derivative_formula(record: Record) -> str:
+    if isinstance(record, GatedActivation):
+        return f"d/du: {record.u_formula}; d/dv: {record.v_formula}"
+    return record.derivative_formula
+
+
+def _library(library: Library) -> catalogue_pb2.LibraryName:
+    return catalogue_pb2.LibraryName(
+        library=library.library,
+        names=library.names,
+        defaults={name: _value(value) for name, value in library.defaults},
+        renamed=dict(library.renamed),
+    )
+
+
+def _value(value: Value) -> catalogue_pb2.ParameterValue:
+    """A parameter's value as the catalogue tells it; nothing is set for None."""
+    match value:
+        case bool():
+            return catalogue_pb2.ParameterValue(flag=value)
+        case int():
+            return catalogue_pb2.ParameterValue(integer=value)
+        case float():
+            return catalogue_pb2.ParameterValue(number=value)
+        case str():
+            return catalogue_pb2.ParameterValue(text=value)
+        case None:
+            return catalogue_pb2.ParameterValue()
 
 
 def _parameter(parameter: Parameter) -> catalogue_pb2.Parameter:
@@ -219,11 +338,16 @@ def _parameter(parameter: Parameter) -> catalogue_pb2.Parameter:
         allowed=parameter.allowed(),
         choices=parameter.choices,
         aliases=parameter.aliases,
+        kind=_PARAMETER_KINDS[parameter.kind],
+        required=parameter.default is None and not parameter.optional,
+        per_channel=parameter.per_channel,
     )
-    if isinstance(parameter.default, str):
-        message.default.text = parameter.default
-    else:
-        message.default.number = parameter.default
+    if parameter.default is not None:
+        whole = parameter.kind in _WHOLE_KINDS and not isinstance(parameter.default, (str, bool))
+        number = parameter.kind == "number" and not isinstance(parameter.default, (str, bool))
+        default = int(parameter.default) if whole else float(parameter.default) if number else parameter.default
+        message.default.CopyFrom(_value(default))
+    if parameter.kind in ("number", "integer"):
         message.range.low, message.range.low_open = parameter.low, parameter.low_open
         message.range.high, message.range.high_open = parameter.high, parameter.high_open
         message.range.nonzero = parameter.nonzero

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 
 from actserve_server import messages
 from actserve_server.activations import catalogue
+from actserve_server.activations.spec import Record
 from actserve_server.engine.inlets import Chunk
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
@@ -31,6 +32,7 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
+from actserve_server.kernels.threads import Team
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -69,10 +71,11 @@ class Gate:
 class Servicer:
     """The methods of actserve.v1.ActivationService, as functions of bytes."""
 
-    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo) -> None:
+    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo, team: Team) -> None:
         self._limits = limits
         self._gate = gate
         self._info = info
+        self._team = team
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods, for a gRPC server."""
@@ -93,11 +96,11 @@ class Servicer:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             if request.header.open_ended:
                 raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
-            planned = plan(messages.job(request.header), self._limits)
-            expected = (planned.total_bytes or 0) * planned.inputs
+            planned = plan(messages.job(request.header), self._limits, self._team)
+            expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
             if len(data) != expected:
                 raise DataSizeMismatch(
-                    f"there are {len(data)} bytes of data, and the shape says {expected}",
+                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
                     field="data",
                     value=len(data),
                     allowed=expected,
@@ -131,7 +134,7 @@ class Servicer:
                     raise Draining
                 latest = message.job
                 try:
-                    planned = plan(messages.job(message.header), self._limits)
+                    planned = plan(messages.job(message.header), self._limits, self._team)
                     yield from self._results(latest, planned, _chunks(latest, planned, raws))
                 except _BREAKS_THE_STREAM:
                     raise
@@ -146,7 +149,7 @@ class Servicer:
         yield messages.result_header(number, planned.subject.record.name, planned.results)
         for piece in run.pieces(chunks):
             yield messages.result_chunk(number, piece)
-        yield messages.result_summary(number, run.results, run.compute_time_s, run.scalars)
+        yield messages.result_summary(number, run)
 
     def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
         """A page of the catalogue; the token is the name after which the page begins."""
@@ -167,14 +170,24 @@ class Servicer:
 
     def get_activation(self, request: service_pb2.GetActivationRequest) -> service_pb2.GetActivationResponse:
         """One activation."""
-        record = catalogue.find(request.name)
-        if record is None:
-            raise UnknownActivation(request.name, catalogue.near(request.name), field="name")
-        return service_pb2.GetActivationResponse(activation=messages.activation(record))
+        return service_pb2.GetActivationResponse(activation=messages.activation(_described(request.name)))
 
     def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
         """What this server is."""
         return service_pb2.GetServerInfoResponse(server=self._info)
+
+
+def _described(asked: str) -> Record:
+    library, colon, name = asked.partition(":")
+    if colon:
+        found = catalogue.find_in(library, name)
+        if found is None:
+            raise UnknownActivation(name, catalogue.near(name, library), where=f" in {library}", field="name")
+        return found[0]
+    record = catalogue.find(asked)
+    if record is None:
+        raise UnknownActivation(asked, catalogue.near(asked), field="name")
+    return record
 
 
 def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:
@@ -205,14 +218,14 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
 
 def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
     """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    total = planned.total_bytes or 0
-    step = planned.block_elements * planned.subject.dtype.itemsize
-    for start in range(0, total, step):
+    bases = [0, planned.inputs[0].total_bytes or 0]
+    for begin in range(0, planned.units, planned.block_units):
         if not context.is_active():
             return
-        for index in range(planned.inputs):
-            base = index * total
-            yield Chunk(index, start, data[base + start : base + min(start + step, total)])
+        for index, (spec, base) in enumerate(zip(planned.inputs, bases, strict=False)):
+            start = begin * spec.unit_bytes
+            stop = min(start + planned.block_units * spec.unit_bytes, spec.total_bytes or 0)
+            yield Chunk(index, start, data[base + start : base + stop])
 
 
 def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:

@@ -13,8 +13,14 @@ from typing import Any
 
 import mpmath as mp
 import numpy as np
-from actserve_server.activations.catalogue import find
-from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record
+from actserve_server.activations.spec import (
+    Activation,
+    AxisActivation,
+    GatedActivation,
+    Parameter,
+    ParameterGradient,
+    Record,
+)
 
 Real = Any  # mpmath ships no types
 
@@ -27,35 +33,108 @@ def _erfc(x: Real) -> Real:
     return mp.erfc(x) if abs(x) < 3000 else mp.mpf(1 - mp.sign(x))
 
 
-_NAMES: dict[str, Any] = {name: getattr(mp, name) for name in ("cosh", "exp", "fsum", "log", "pi", "sqrt", "tanh")}
-_NAMES["erfc"] = _erfc
+def _erf(x: Real) -> Real:
+    return mp.erf(x) if abs(x) < 3000 else mp.mpf(mp.sign(x))
 
 
-def parameters(record: Record, given: Mapping[str, float | str] | None = None) -> tuple[float, ...]:
-    """What a kernel is given: every parameter in order, words as their index."""
+def _tanh(x: Real) -> Real:
+    """tanh, and its limit where its distance from it has more digits than are carried."""
+    return mp.tanh(x) if abs(x) < 3000 else mp.sign(x)
+
+
+def _cosh(x: Real) -> Real:
+    """cosh, and infinity where its reciprocal is as good as 0 beside any float64."""
+    return mp.cosh(x) if abs(x) < 1e6 else mp.inf
+
+
+_NAMES: dict[str, Any] = {
+    name: getattr(mp, name)
+    for name in ("atan", "cos", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt")
+}
+_NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
+
+
+def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
+    """What a kernel is given: every parameter in order, words as their index, a seed as two numbers, no axis."""
     given = given or {}
-    return tuple(_number(parameter, given.get(parameter.name, parameter.default)) for parameter in record.parameters)
+    return tuple(n for p in record.parameters for n in _numbers(p, given.get(p.name, p.default)))
 
 
-def _number(parameter: Parameter, value: float | str) -> float:
-    return float(parameter.choices.index(str(value))) if parameter.choices else float(value)
+def _numbers(parameter: Parameter, value: Any) -> tuple[float, ...]:
+    match parameter.kind:
+        case "axis":
+            return ()
+        case "word":
+            return (float(parameter.choices.index(value)),)
+        case "seed":
+            return (float((value or 0) >> 32), float((value or 0) & 0xFFFFFFFF))
+    return (math.nan,) if value is None else (float(value),)
 
 
 def _names(record: Record, values: Sequence[float]) -> dict[str, Any]:
-    return _NAMES | {p.name: mp.mpf(value) for p, value in zip(record.parameters, values, strict=True)}
+    """What a formula may name: the functions, and the parameters but for axes and seeds."""
+    names = dict(_NAMES)
+    remaining = iter(values)
+    for parameter in record.parameters:
+        match parameter.kind:
+            case "axis":
+                continue
+            case "word":
+                names[parameter.name] = parameter.choices[int(next(remaining))]
+            case "integer":
+                names[parameter.name] = int(next(remaining))
+            case "seed":
+                next(remaining), next(remaining)
+            case _:
+                names[parameter.name] = mp.mpf(next(remaining))
+    return names
 
 
 def value(record: Activation, x: float | Real, params: Sequence[float] = (), *, derivative: bool = False) -> Real:
-    """f(x), or f'(x), at a finite number."""
-    return _value(record.name, record.derivative_formula if derivative else record.formula, x, tuple(params))
+    """f(x), or f'(x), at a finite number: right to 35 digits for a float, to nearly DIGITS for a number of mpmath."""
+    return _value(record, record.derivative_formula if derivative else record.formula, x, tuple(params))
+
+
+def gradient(record: Activation, of: ParameterGradient, x: float, params: Sequence[float]) -> Real:
+    """df/dparameter at a finite number."""
+    return _value(record, of.formula, x, tuple(params))
 
 
 @functools.cache
-def _value(name: str, formula: str, x: float | Real, params: tuple[float, ...]) -> Real:
-    record = find(name)
-    assert record is not None
+def _value(record: Activation, formula: str, x: float | Real, params: tuple[float, ...]) -> Real:
+    """As many digits are carried as a float needs.
+
+    What a formula cancels it cancels against exp of at most about x^2, or against a power of a small x; so many digits and
+    40 more are carried, and where half as many again say otherwise, or the result is nothing, all are.
+    """
+    code = _code(formula)
+
+    def at(digits: int) -> Real:
+        with mp.workdps(digits):
+            return mp.mpf(eval(code, _names(record, params) | {"x": mp.mpf(x)}))
+
+    if isinstance(x, float):
+        magnitude = abs(x)
+        loss = min(magnitude, 40.0) ** 2 * 0.87 + (3 * max(0.0, -math.log10(magnitude)) if magnitude else 0.0)
+        digits = int(40 + loss + max(0.0, math.log10(magnitude) if magnitude else 0.0))
+        if digits < DIGITS / 3:
+            first, second = at(digits), at(digits + digits // 2)
+            with mp.workdps(DIGITS):
+                if second != 0 and abs(first - second) <= abs(second) * mp.mpf(10) ** -35:
+                    return second
+    return at(DIGITS)
+
+
+@functools.cache
+def _code(formula: str) -> Any:
+    return compile(formula, "formula", "eval")
+
+
+def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *, partial: str = "") -> Real:
+    """The value of a gated unit at finite numbers, or its partial derivative with respect to "u" or "v"."""
+    formula = {"": record.formula, "u": record.u_formula, "v": record.v_formula}[partial]
     with mp.workdps(DIGITS):
-        return mp.mpf(eval(formula, _names(record, params) | {"x": mp.mpf(x)}))
+        return mp.mpf(eval(_code(formula), _names(record, params) | {"u": mp.mpf(u), "v": mp.mpf(v)}))
 
 
 def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[Real]:

@@ -54,7 +54,7 @@ def test_a_draw_follows_from_index_and_seed(seed: int, start: int) -> None:
 def test_draws_are_uniform_and_unrelated() -> None:
     out = draws(1_000_000, 0, 20)
     counts = np.bincount((out * 1000).astype(int), minlength=1000)
-    assert 0 < out.min() and out.max() < 1
+    assert out.min() > 0 and out.max() < 1
     assert 850 < ((counts - 1000) ** 2 / 1000).sum() < 1150
     for other in (np.roll(out, 1), draws(out.size, 0, 21), draws(out.size, 0, 20 + 2**32)):
         assert abs(np.corrcoef(out, other)[0, 1]) < 0.005

@@ -37,7 +37,7 @@ def serving_afterwards(client: Client) -> Iterator[None]:
         (("relu", np.ones(3, np.int64)), {}, "x", "int64"),
         (("relu", [1, 2]), {}, "x", "int64"),
         (("relu", np.ones(3, complex)), {}, "x", "complex128"),
-        (("relu", np.ones(3, np.float16)), {}, "x", "float16"),
+        (("relu", np.ones(3, np.longdouble)), {}, "x", np.dtype(np.longdouble).name),
         (("relu", X), {"slope": 1}, "slope", "no parameter 'slope'"),
         (("leaky_relu", X), {"negative_slop": 1}, "negative_slop", "negative_slope"),
         (("leaky_relu", X), {"alpha": 0.1, "negative_slope": 0.1}, "negative_slope", "one parameter"),

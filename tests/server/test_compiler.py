@@ -43,6 +43,8 @@ PROSE = {
     "traits": TRAITS,
 }
 
+NO_LIMITS = (np.nan, np.nan, np.nan, np.nan)
+
 
 @kernel
 def _line(x: float, slope: float, offset: float) -> float:
@@ -69,9 +71,10 @@ LINE = Activation(
     forward=_line,
     derivative=_line_slope,
     parameters=(Parameter(name="slope", meaning="", default=1.0), Parameter(name="offset", meaning="", default=0.0)),
+    limits=NO_LIMITS,
     **PROSE,
 )
-NEGATE = Activation(name="negate", forward=_negate, derivative=_minus_one, **PROSE)
+NEGATE = Activation(name="negate", forward=_negate, derivative=_minus_one, limits=NO_LIMITS, **PROSE)
 
 
 # Every result tells where it was computed and from what: small integers, so that float32 holds them exactly.
@@ -259,16 +262,16 @@ def test_any_piece_of_an_axis_result_is_that_piece_of_the_whole(
     start = data.draw(st.integers(0, whole.size))
     out = np.full(data.draw(st.integers(0, whole.size - start)), np.nan, F32)
     if operation == "vjp":
-        compiled(SHIFTED, operation, F32)(x, g, start, out, state, vjp_state, (2.0,))
+        compiled(SHIFTED, operation, F32)(x, g, start, out, state, vjp_state, 0, (2.0,))
     else:
-        compiled(SHIFTED, operation, F32)(unaligned(x), start, out, state, (2.0,))
+        compiled(SHIFTED, operation, F32)(unaligned(x), start, out, state, 0, (2.0,))
     assert out.tolist() == whole[start : start + out.size].tolist()
 
 
 def test_a_single_block_may_come_without_its_outer_dimension() -> None:
     x, g, state, vjp_state = _axis_case((1, 4, 3))
     out = np.empty(12, F32)
-    compiled(SHIFTED, "forward", F32)(x[0], 0, out, state[0], (2.0,))
+    compiled(SHIFTED, "forward", F32)(x[0], 0, out, state[0], 0, (2.0,))
     assert out.tolist() == _expected("forward", x, g, state, vjp_state).ravel().tolist()
 
 
@@ -276,14 +279,14 @@ def test_a_single_block_may_come_without_its_outer_dimension() -> None:
 @pytest.mark.parametrize("operation", ["forward", "jacobian", "jacobian_diagonal"])
 def test_nothing_is_computed_of_nothing(shape: tuple[int, int, int], operation: str) -> None:
     x, _, state, _ = _axis_case(shape)
-    compiled(SHIFTED, operation, F32)(x, 0, np.empty(0, F32), state, (2.0,))
+    compiled(SHIFTED, operation, F32)(x, 0, np.empty(0, F32), state, 0, (2.0,))
 
 
 @pytest.mark.parametrize(("start", "size"), [(-1, 2), (11, 2), (0, 13)])
 def test_a_piece_outside_the_block_is_refused(start: int, size: int) -> None:
     x, _, state, _ = _axis_case((1, 4, 3))
     with pytest.raises(ValueError, match="does not fit"):
-        compiled(SHIFTED, "forward", F32)(x, start, np.empty(size, F32), state, (2.0,))
+        compiled(SHIFTED, "forward", F32)(x, start, np.empty(size, F32), state, 0, (2.0,))
 
 
 def test_a_state_of_another_width_is_refused() -> None:
@@ -294,10 +297,10 @@ def test_a_state_of_another_width_is_refused() -> None:
         lambda: compiled(SHIFTED, "reduce", F32)(x, narrow, (2.0,)),
         lambda: compiled(SHIFTED, "vjp_reduce", F32)(x, g, state, narrow, (2.0,)),
         lambda: compiled(SHIFTED, "vjp_reduce", F32)(x, g[:, 1:].copy(), state, vjp_state, (2.0,)),
-        lambda: compiled(SHIFTED, "forward", F32)(x, 0, out, narrow, (2.0,)),
-        lambda: compiled(SHIFTED, "vjp", F32)(x, g, 0, out, state, narrow, (2.0,)),
-        lambda: compiled(SHIFTED, "jacobian", F32)(x, 0, out, narrow, (2.0,)),
-        lambda: compiled(SHIFTED, "jacobian_diagonal", F32)(x, 0, out, narrow, (2.0,)),
+        lambda: compiled(SHIFTED, "forward", F32)(x, 0, out, narrow, 0, (2.0,)),
+        lambda: compiled(SHIFTED, "vjp", F32)(x, g, 0, out, state, narrow, 0, (2.0,)),
+        lambda: compiled(SHIFTED, "jacobian", F32)(x, 0, out, narrow, 0, (2.0,)),
+        lambda: compiled(SHIFTED, "jacobian_diagonal", F32)(x, 0, out, narrow, 0, (2.0,)),
     ):
         with pytest.raises(ValueError):
             call()
@@ -367,8 +370,8 @@ TABLE = [1.0, 2.0]
 
 
 def test_a_name_means_the_primitive_it_is_bound_to_also_in_the_kernels_that_a_kernel_calls() -> None:
-    a = Bindings({"primitive": _primitive_a}, "a").inline(_uses_user)
-    b = Bindings({"primitive": _primitive_b}, "b").inline(_uses_user)
+    a = Bindings({"primitive": _primitive_a}).inline(_uses_user)
+    b = Bindings({"primitive": _primitive_b}).inline(_uses_user)
     assert (a(1.0), b(1.0)) == (20.5, 30.5)
 
 
@@ -394,7 +397,7 @@ def _closure(y: float) -> Any:
 @pytest.mark.parametrize("function", [_calls_itself, _calls_unmarked, _reads_a_list, _closure(1.0)])
 def test_what_a_kernel_may_not_be_is_refused(function: Any) -> None:
     with pytest.raises(TypeError, match="kernel"):
-        Bindings({}, "").inline(function)
+        Bindings({}).inline(function)
 
 
 @pytest.mark.parametrize(("operation", "dtype"), [("backward", F32), ("forward", np.dtype(np.int32))])
@@ -679,10 +682,11 @@ def test_warm_compiles_all_that_is_missing_and_nothing_twice(directory: Path, mo
     told: list[tuple[int, int, str]] = []
     record = find("relu")
     assert record is not None
-    arguments: Any = {"operations": ["forward"], "dtypes": [np.float32]}
-    compiler.warm([record], **arguments, progress=lambda *step: told.append(step))
-    assert {label for _, _, label in told} == {"relu-forward-float32", "add_squares-float32", "count_neurons-float32"}
-    assert [(done, total) for done, total, _ in told] == [(1, 3), (2, 3), (3, 3)]
+    compiler.warm([record], [np.float64], progress=lambda *step: told.append(step))
+    labels = {f"relu-{operation}-float64" for operation in ("forward", "derivative", "vjp")}
+    labels |= {f"{name}-float64" for name in ("add_squares", "add_values", "count_neurons", "count_nonfinite")}
+    assert {label for _, _, label in told} == labels
+    assert [(done, total) for done, total, _ in told] == [(done, len(labels)) for done in range(1, len(labels) + 1)]
     monkeypatch.setattr(compiler, "_loaded", {})
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a child was started"))
-    compiler.warm([record], **arguments)
+    compiler.warm([record], [np.float64])

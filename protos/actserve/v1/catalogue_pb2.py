@@ -22,27 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from actserve.v1 import tensor_pb2 as actserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63tserve/v1/catalogue.proto\x12\x0b\x61\x63tserve.v1\"^\n\x0eParameterValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x42\x07\n\x05value\"^\n\x0bNumberRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\x10\n\x08low_open\x18\x03 \x01(\x08\x12\x11\n\thigh_open\x18\x04 \x01(\x08\x12\x0f\n\x07nonzero\x18\x05 \x01(\x08\"\xb4\x01\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12,\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x0b\x32\x1b.actserve.v1.ParameterValue\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\t\x12\'\n\x05range\x18\x05 \x01(\x0b\x32\x18.actserve.v1.NumberRange\x12\x0f\n\x07\x63hoices\x18\x06 \x03(\t\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\"m\n\x06Traits\x12\x11\n\tmonotonic\x18\x01 \x01(\x08\x12\x14\n\x0czero_centred\x18\x02 \x01(\x08\x12*\n\tsaturates\x18\x03 \x01(\x0e\x32\x17.actserve.v1.Saturation\x12\x0e\n\x06smooth\x18\x04 \x01(\x08\"\xa6\x02\n\nActivation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.actserve.v1.ActivationKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x0f\n\x07\x66ormula\x18\x04 \x01(\t\x12\x1a\n\x12\x64\x65rivative_formula\x18\x05 \x01(\t\x12\r\n\x05range\x18\x06 \x01(\t\x12#\n\x06traits\x18\x07 \x01(\x0b\x32\x13.actserve.v1.Traits\x12\r\n\x05kinks\x18\x08 \x03(\x01\x12\x0e\n\x06\x61\x64vice\x18\t \x01(\t\x12\x11\n\treference\x18\n \x01(\t\x12*\n\nparameters\x18\x0b \x03(\x0b\x32\x16.actserve.v1.Parameter\x12\x0f\n\x07\x61liases\x18\x0c \x03(\t*l\n\x0e\x41\x63tivationKind\x12\x1f\n\x1b\x41\x43TIVATION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41\x43TIVATION_KIND_ELEMENTWISE\x10\x01\x12\x18\n\x14\x41\x43TIVATION_KIND_AXIS\x10\x02*}\n\nSaturation\x12\x1a\n\x16SATURATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fSATURATION_NONE\x10\x01\x12\x13\n\x0fSATURATION_LEFT\x10\x02\x12\x14\n\x10SATURATION_RIGHT\x10\x03\x12\x13\n\x0fSATURATION_BOTH\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x63tserve/v1/catalogue.proto\x12\x0b\x61\x63tserve.v1\x1a\x18\x61\x63tserve/v1/tensor.proto\"\x8a\x01\n\x0eParameterValue\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x11\n\x07integer\x18\x02 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x12*\n\x06tensor\x18\x05 \x01(\x0b\x32\x18.actserve.v1.TensorValueH\x00\x42\x07\n\x05value\"^\n\x0bNumberRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\x10\n\x08low_open\x18\x03 \x01(\x08\x12\x11\n\thigh_open\x18\x04 \x01(\x08\x12\x0f\n\x07nonzero\x18\x05 \x01(\x08\"\x85\x02\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07meaning\x18\x02 \x01(\t\x12,\n\x07\x64\x65\x66\x61ult\x18\x03 \x01(\x0b\x32\x1b.actserve.v1.ParameterValue\x12\x0f\n\x07\x61llowed\x18\x04 \x01(\t\x12\'\n\x05range\x18\x05 \x01(\x0b\x32\x18.actserve.v1.NumberRange\x12\x0f\n\x07\x63hoices\x18\x06 \x03(\t\x12\x0f\n\x07\x61liases\x18\x07 \x03(\t\x12(\n\x04kind\x18\x08 \x01(\x0e\x32\x1a.actserve.v1.ParameterKind\x12\x10\n\x08required\x18\t \x01(\x08\x12\x13\n\x0bper_channel\x18\n \x01(\x08\"\x9d\x02\n\x0bLibraryName\x12\x0f\n\x07library\x18\x01 \x01(\t\x12\r\n\x05names\x18\x02 \x03(\t\x12\x38\n\x08\x64\x65\x66\x61ults\x18\x03 \x03(\x0b\x32&.actserve.v1.LibraryName.DefaultsEntry\x12\x36\n\x07renamed\x18\x04 \x03(\x0b\x32%.actserve.v1.LibraryName.RenamedEntry\x1aL\n\rDefaultsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.actserve.v1.ParameterValue:\x02\x38\x01\x1a.\n\x0cRenamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"m\n\x06Traits\x12\x11\n\tmonotonic\x18\x01 \x01(\x08\x12\x14\n\x0czero_centred\x18\x02 \x01(\x08\x12*\n\tsaturates\x18\x03 \x01(\x0e\x32\x17.actserve.v1.Saturation\x12\x0e\n\x06smooth\x18\x04 \x01(\x08\"\x85\x03\n\nActivation\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.actserve.v1.ActivationKind\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x0f\n\x07\x66ormula\x18\x04 \x01(\t\x12\x1a\n\x12\x64\x65rivative_formula\x18\x05 \x01(\t\x12\r\n\x05range\x18\x06 \x01(\t\x12#\n\x06traits\x18\x07 \x01(\x0b\x32\x13.actserve.v1.Traits\x12\r\n\x05kinks\x18\x08 \x03(\x01\x12\x0e\n\x06\x61\x64vice\x18\t \x01(\t\x12\x11\n\treference\x18\n \x01(\t\x12*\n\nparameters\x18\x0b \x03(\x0b\x32\x16.actserve.v1.Parameter\x12\x0f\n\x07\x61liases\x18\x0c \x03(\t\x12+\n\tlibraries\x18\r \x03(\x0b\x32\x18.actserve.v1.LibraryName\x12\x1b\n\x13parameter_gradients\x18\x0e \x03(\t\x12\x13\n\x0b\x63onstraints\x18\x0f \x03(\t*\xa5\x01\n\x0e\x41\x63tivationKind\x12\x1f\n\x1b\x41\x43TIVATION_KIND_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x41\x43TIVATION_KIND_ELEMENTWISE\x10\x01\x12\x18\n\x14\x41\x43TIVATION_KIND_AXIS\x10\x02\x12\x19\n\x15\x41\x43TIVATION_KIND_GATED\x10\x03\x12\x1c\n\x18\x41\x43TIVATION_KIND_RESIZING\x10\x04*\xca\x01\n\rParameterKind\x12\x1e\n\x1aPARAMETER_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15PARAMETER_KIND_NUMBER\x10\x01\x12\x1a\n\x16PARAMETER_KIND_INTEGER\x10\x02\x12\x17\n\x13PARAMETER_KIND_FLAG\x10\x03\x12\x17\n\x13PARAMETER_KIND_WORD\x10\x04\x12\x17\n\x13PARAMETER_KIND_SEED\x10\x05\x12\x17\n\x13PARAMETER_KIND_AXIS\x10\x06*}\n\nSaturation\x12\x1a\n\x16SATURATION_UNSPECIFIED\x10\x00\x12\x13\n\x0fSATURATION_NONE\x10\x01\x12\x13\n\x0fSATURATION_LEFT\x10\x02\x12\x14\n\x10SATURATION_RIGHT\x10\x03\x12\x13\n\x0fSATURATION_BOTH\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'actserve.v1.catalogue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ACTIVATIONKIND']._serialized_start=827
-  _globals['_ACTIVATIONKIND']._serialized_end=935
-  _globals['_SATURATION']._serialized_start=937
-  _globals['_SATURATION']._serialized_end=1062
-  _globals['_PARAMETERVALUE']._serialized_start=44
-  _globals['_PARAMETERVALUE']._serialized_end=138
-  _globals['_NUMBERRANGE']._serialized_start=140
-  _globals['_NUMBERRANGE']._serialized_end=234
-  _globals['_PARAMETER']._serialized_start=237
-  _globals['_PARAMETER']._serialized_end=417
-  _globals['_TRAITS']._serialized_start=419
-  _globals['_TRAITS']._serialized_end=528
-  _globals['_ACTIVATION']._serialized_start=531
-  _globals['_ACTIVATION']._serialized_end=825
+  _globals['_LIBRARYNAME_DEFAULTSENTRY']._loaded_options = None
+  _globals['_LIBRARYNAME_DEFAULTSENTRY']._serialized_options = b'8\001'
+  _globals['_LIBRARYNAME_RENAMEDENTRY']._loaded_options = None
+  _globals['_LIBRARYNAME_RENAMEDENTRY']._serialized_options = b'8\001'
+  _globals['_ACTIVATIONKIND']._serialized_start=1363
+  _globals['_ACTIVATIONKIND']._serialized_end=1528
+  _globals['_PARAMETERKIND']._serialized_start=1531
+  _globals['_PARAMETERKIND']._serialized_end=1733
+  _globals['_SATURATION']._serialized_start=1735
+  _globals['_SATURATION']._serialized_end=1860
+  _globals['_PARAMETERVALUE']._serialized_start=71
+  _globals['_PARAMETERVALUE']._serialized_end=209
+  _globals['_NUMBERRANGE']._serialized_start=211
+  _globals['_NUMBERRANGE']._serialized_end=305
+  _globals['_PARAMETER']._serialized_start=308
+  _globals['_PARAMETER']._serialized_end=569
+  _globals['_LIBRARYNAME']._serialized_start=572
+  _globals['_LIBRARYNAME']._serialized_end=857
+  _globals['_LIBRARYNAME_DEFAULTSENTRY']._serialized_start=733
+  _globals['_LIBRARYNAME_DEFAULTSENTRY']._serialized_end=809
+  _globals['_LIBRARYNAME_RENAMEDENTRY']._serialized_start=811
+  _globals['_LIBRARYNAME_RENAMEDENTRY']._serialized_end=857
+  _globals['_TRAITS']._serialized_start=859
+  _globals['_TRAITS']._serialized_end=968
+  _globals['_ACTIVATION']._serialized_start=971
+  _globals['_ACTIVATION']._serialized_end=1360
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from actserve.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -12,6 +13,18 @@ class ActivationKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTIVATION_KIND_UNSPECIFIED: _ClassVar[ActivationKind]
     ACTIVATION_KIND_ELEMENTWISE: _ClassVar[ActivationKind]
     ACTIVATION_KIND_AXIS: _ClassVar[ActivationKind]
+    ACTIVATION_KIND_GATED: _ClassVar[ActivationKind]
+    ACTIVATION_KIND_RESIZING: _ClassVar[ActivationKind]
+
+class ParameterKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PARAMETER_KIND_UNSPECIFIED: _ClassVar[ParameterKind]
+    PARAMETER_KIND_NUMBER: _ClassVar[ParameterKind]
+    PARAMETER_KIND_INTEGER: _ClassVar[ParameterKind]
+    PARAMETER_KIND_FLAG: _ClassVar[ParameterKind]
+    PARAMETER_KIND_WORD: _ClassVar[ParameterKind]
+    PARAMETER_KIND_SEED: _ClassVar[ParameterKind]
+    PARAMETER_KIND_AXIS: _ClassVar[ParameterKind]
 
 class Saturation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -23,6 +36,15 @@ class Saturation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 ACTIVATION_KIND_UNSPECIFIED: ActivationKind
 ACTIVATION_KIND_ELEMENTWISE: ActivationKind
 ACTIVATION_KIND_AXIS: ActivationKind
+ACTIVATION_KIND_GATED: ActivationKind
+ACTIVATION_KIND_RESIZING: ActivationKind
+PARAMETER_KIND_UNSPECIFIED: ParameterKind
+PARAMETER_KIND_NUMBER: ParameterKind
+PARAMETER_KIND_INTEGER: ParameterKind
+PARAMETER_KIND_FLAG: ParameterKind
+PARAMETER_KIND_WORD: ParameterKind
+PARAMETER_KIND_SEED: ParameterKind
+PARAMETER_KIND_AXIS: ParameterKind
 SATURATION_UNSPECIFIED: Saturation
 SATURATION_NONE: Saturation
 SATURATION_LEFT: Saturation
@@ -30,16 +52,18 @@ SATURATION_RIGHT: Saturation
 SATURATION_BOTH: Saturation
 
 class ParameterValue(_message.Message):
-    __slots__ = ("number", "integer", "text", "flag")
+    __slots__ = ("number", "integer", "text", "flag", "tensor")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     INTEGER_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FLAG_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
     number: float
     integer: int
     text: str
     flag: bool
-    def __init__(self, number: _Optional[float] = ..., integer: _Optional[int] = ..., text: _Optional[str] = ..., flag: bool = ...) -> None: ...
+    tensor: _tensor_pb2.TensorValue
+    def __init__(self, number: _Optional[float] = ..., integer: _Optional[int] = ..., text: _Optional[str] = ..., flag: bool = ..., tensor: _Optional[_Union[_tensor_pb2.TensorValue, _Mapping]] = ...) -> None: ...
 
 class NumberRange(_message.Message):
     __slots__ = ("low", "high", "low_open", "high_open", "nonzero")
@@ -56,7 +80,7 @@ class NumberRange(_message.Message):
     def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ..., low_open: bool = ..., high_open: bool = ..., nonzero: bool = ...) -> None: ...
 
 class Parameter(_message.Message):
-    __slots__ = ("name", "meaning", "default", "allowed", "range", "choices", "aliases")
+    __slots__ = ("name", "meaning", "default", "allowed", "range", "choices", "aliases", "kind", "required", "per_channel")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MEANING_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +88,9 @@ class Parameter(_message.Message):
     RANGE_FIELD_NUMBER: _ClassVar[int]
     CHOICES_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    PER_CHANNEL_FIELD_NUMBER: _ClassVar[int]
     name: str
     meaning: str
     default: ParameterValue
@@ -71,7 +98,36 @@ class Parameter(_message.Message):
     range: NumberRange
     choices: _containers.RepeatedScalarFieldContainer[str]
     aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., meaning: _Optional[str] = ..., default: _Optional[_Union[ParameterValue, _Mapping]] = ..., allowed: _Optional[str] = ..., range: _Optional[_Union[NumberRange, _Mapping]] = ..., choices: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+    kind: ParameterKind
+    required: bool
+    per_channel: bool
+    def __init__(self, name: _Optional[str] = ..., meaning: _Optional[str] = ..., default: _Optional[_Union[ParameterValue, _Mapping]] = ..., allowed: _Optional[str] = ..., range: _Optional[_Union[NumberRange, _Mapping]] = ..., choices: _Optional[_Iterable[str]] = ..., aliases: _Optional[_Iterable[str]] = ..., kind: _Optional[_Union[ParameterKind, str]] = ..., required: bool = ..., per_channel: bool = ...) -> None: ...
+
+class LibraryName(_message.Message):
+    __slots__ = ("library", "names", "defaults", "renamed")
+    class DefaultsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: ParameterValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[ParameterValue, _Mapping]] = ...) -> None: ...
+    class RenamedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    DEFAULTS_FIELD_NUMBER: _ClassVar[int]
+    RENAMED_FIELD_NUMBER: _ClassVar[int]
+    library: str
+    names: _containers.RepeatedScalarFieldContainer[str]
+    defaults: _containers.MessageMap[str, ParameterValue]
+    renamed: _containers.ScalarMap[str, str]
+    def __init__(self, library: _Optional[str] = ..., names: _Optional[_Iterable[str]] = ..., defaults: _Optional[_Mapping[str, ParameterValue]] = ..., renamed: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Traits(_message.Message):
     __slots__ = ("monotonic", "zero_centred", "saturates", "smooth")
@@ -86,7 +142,7 @@ class Traits(_message.Message):
     def __init__(self, monotonic: bool = ..., zero_centred: bool = ..., saturates: _Optional[_Union[Saturation, str]] = ..., smooth: bool = ...) -> None: ...
 
 class Activation(_message.Message):
-    __slots__ = ("name", "kind", "summary", "formula", "derivative_formula", "range", "traits", "kinks", "advice", "reference", "parameters", "aliases")
+    __slots__ = ("name", "kind", "summary", "formula", "derivative_formula", "range", "traits", "kinks", "advice", "reference", "parameters", "aliases", "libraries", "parameter_gradients", "constraints")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +155,9 @@ class Activation(_message.Message):
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
+    LIBRARIES_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ActivationKind
     summary: str
@@ -111,4 +170,7 @@ class Activation(_message.Message):
     reference: str
     parameters: _containers.RepeatedCompositeFieldContainer[Parameter]
     aliases: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ActivationKind, str]] = ..., summary: _Optional[str] = ..., formula: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., range: _Optional[str] = ..., traits: _Optional[_Union[Traits, _Mapping]] = ..., kinks: _Optional[_Iterable[float]] = ..., advice: _Optional[str] = ..., reference: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., aliases: _Optional[_Iterable[str]] = ...) -> None: ...
+    libraries: _containers.RepeatedCompositeFieldContainer[LibraryName]
+    parameter_gradients: _containers.RepeatedScalarFieldContainer[str]
+    constraints: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ActivationKind, str]] = ..., summary: _Optional[str] = ..., formula: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., range: _Optional[str] = ..., traits: _Optional[_Union[Traits, _Mapping]] = ..., kinks: _Optional[_Iterable[float]] = ..., advice: _Optional[str] = ..., reference: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., aliases: _Optional[_Iterable[str]] = ..., libraries: _Optional[_Iterable[_Union[LibraryName, _Mapping]]] = ..., parameter_gradients: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ...) -> None: ...

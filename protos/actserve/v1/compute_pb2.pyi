@@ -44,6 +44,18 @@ class GradientWrt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRADIENT_WRT_UNSPECIFIED: _ClassVar[GradientWrt]
     GRADIENT_WRT_ACTIVATION: _ClassVar[GradientWrt]
     GRADIENT_WRT_INPUT: _ClassVar[GradientWrt]
+
+class Accuracy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACCURACY_UNSPECIFIED: _ClassVar[Accuracy]
+    ACCURACY_EXACT: _ClassVar[Accuracy]
+    ACCURACY_FAST: _ClassVar[Accuracy]
+
+class Nonfinite(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NONFINITE_UNSPECIFIED: _ClassVar[Nonfinite]
+    NONFINITE_PROPAGATE: _ClassVar[Nonfinite]
+    NONFINITE_REJECT: _ClassVar[Nonfinite]
 MODE_UNSPECIFIED: Mode
 MODE_FORWARD: Mode
 MODE_DERIVATIVE: Mode
@@ -61,12 +73,20 @@ REDUCTION_MEAN: Reduction
 GRADIENT_WRT_UNSPECIFIED: GradientWrt
 GRADIENT_WRT_ACTIVATION: GradientWrt
 GRADIENT_WRT_INPUT: GradientWrt
+ACCURACY_UNSPECIFIED: Accuracy
+ACCURACY_EXACT: Accuracy
+ACCURACY_FAST: Accuracy
+NONFINITE_UNSPECIFIED: Nonfinite
+NONFINITE_PROPAGATE: Nonfinite
+NONFINITE_REJECT: Nonfinite
 
 class DerivativeOptions(_message.Message):
-    __slots__ = ("jacobian",)
+    __slots__ = ("jacobian", "parameter_gradients")
     JACOBIAN_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     jacobian: Jacobian
-    def __init__(self, jacobian: _Optional[_Union[Jacobian, str]] = ...) -> None: ...
+    parameter_gradients: bool
+    def __init__(self, jacobian: _Optional[_Union[Jacobian, str]] = ..., parameter_gradients: bool = ...) -> None: ...
 
 class RegularizationOptions(_message.Message):
     __slots__ = ("regularizer", "strength", "reduction", "gradient", "gradient_wrt")
@@ -91,7 +111,7 @@ class NeuronStatsOptions(_message.Message):
     def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ...) -> None: ...
 
 class JobHeader(_message.Message):
-    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "derivative", "regularization", "neuron_stats")
+    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "nonfinite")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -106,9 +126,12 @@ class JobHeader(_message.Message):
     AXIS_FIELD_NUMBER: _ClassVar[int]
     CHUNK_BYTES_FIELD_NUMBER: _ClassVar[int]
     OPEN_ENDED_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    PRESET_FIELD_NUMBER: _ClassVar[int]
     DERIVATIVE_FIELD_NUMBER: _ClassVar[int]
     REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
     NEURON_STATS_FIELD_NUMBER: _ClassVar[int]
+    NONFINITE_FIELD_NUMBER: _ClassVar[int]
     activation: str
     mode: Mode
     parameters: _containers.MessageMap[str, _catalogue_pb2.ParameterValue]
@@ -116,10 +139,13 @@ class JobHeader(_message.Message):
     axis: int
     chunk_bytes: int
     open_ended: bool
+    accuracy: Accuracy
+    preset: str
     derivative: DerivativeOptions
     regularization: RegularizationOptions
     neuron_stats: NeuronStatsOptions
-    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ...) -> None: ...
+    nonfinite: Nonfinite
+    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., accuracy: _Optional[_Union[Accuracy, str]] = ..., preset: _Optional[str] = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ..., nonfinite: _Optional[_Union[Nonfinite, str]] = ...) -> None: ...
 
 class ComputeRequest(_message.Message):
     __slots__ = ("header", "data")
@@ -189,17 +215,31 @@ class NeuronStatsResult(_message.Message):
     sample_count: int
     def __init__(self, dead_fraction: _Optional[float] = ..., dead_count: _Optional[int] = ..., neuron_count: _Optional[int] = ..., sample_count: _Optional[int] = ...) -> None: ...
 
+class NonfiniteCounts(_message.Message):
+    __slots__ = ("nan", "positive_infinity", "negative_infinity")
+    NAN_FIELD_NUMBER: _ClassVar[int]
+    POSITIVE_INFINITY_FIELD_NUMBER: _ClassVar[int]
+    NEGATIVE_INFINITY_FIELD_NUMBER: _ClassVar[int]
+    nan: int
+    positive_infinity: int
+    negative_infinity: int
+    def __init__(self, nan: _Optional[int] = ..., positive_infinity: _Optional[int] = ..., negative_infinity: _Optional[int] = ...) -> None: ...
+
 class ResultSummary(_message.Message):
-    __slots__ = ("tensors", "compute_time", "regularization", "neuron_stats")
+    __slots__ = ("tensors", "compute_time", "input", "output", "regularization", "neuron_stats")
     TENSORS_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_TIME_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
     REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
     NEURON_STATS_FIELD_NUMBER: _ClassVar[int]
     tensors: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.TensorSpec]
     compute_time: _duration_pb2.Duration
+    input: NonfiniteCounts
+    output: NonfiniteCounts
     regularization: RegularizationResult
     neuron_stats: NeuronStatsResult
-    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., compute_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationResult, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsResult, _Mapping]] = ...) -> None: ...
+    def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., compute_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., output: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationResult, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsResult, _Mapping]] = ...) -> None: ...
 
 class ComputeResponse(_message.Message):
     __slots__ = ("job", "header", "chunk", "summary", "error", "data")

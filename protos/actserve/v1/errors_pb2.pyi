@@ -23,6 +23,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_BUSY: _ClassVar[ErrorReason]
     ERROR_REASON_DRAINING: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_NONFINITE: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_UNKNOWN_ACTIVATION: ErrorReason
 ERROR_REASON_UNKNOWN_PARAMETER: ErrorReason
@@ -40,3 +41,4 @@ ERROR_REASON_LIMIT_EXCEEDED: ErrorReason
 ERROR_REASON_BUSY: ErrorReason
 ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_NONFINITE: ErrorReason

@@ -7,30 +7,56 @@ activations that users create.
 from __future__ import annotations
 
 import difflib
+import types
+from collections.abc import Iterator
+from typing import get_args
 
-from actserve_server.activations.exponentials import ELU, SOFTPLUS
-from actserve_server.activations.gated_by_x import GELU, SILU
-from actserve_server.activations.piecewise_linear import IDENTITY, LEAKY_RELU, RELU
-from actserve_server.activations.sigmoids import SIGMOID, TANH
-from actserve_server.activations.softmax import LOG_SOFTMAX, SOFTMAX, SOFTMIN
-from actserve_server.activations.spec import Record
-
-__all__ = ["CATALOGUE", "find", "near"]
-
-CATALOGUE: tuple[Record, ...] = (
-    IDENTITY,
-    RELU,
-    LEAKY_RELU,
-    ELU,
-    SOFTPLUS,
-    SIGMOID,
-    TANH,
-    SILU,
-    GELU,
-    SOFTMAX,
-    LOG_SOFTMAX,
-    SOFTMIN,
+from actserve_server.activations import (
+    clipped_lines,
+    exponentials,
+    gated_by_softplus,
+    gated_by_tanh,
+    gated_by_x,
+    gated_units,
+    piecewise_linear,
+    polynomials,
+    resizing,
+    sigmoids,
+    softmax,
+    swishes,
+    thresholds,
 )
+from actserve_server.activations.spec import Library, Record
+
+__all__ = ["CATALOGUE", "find", "find_in", "near"]
+
+_FAMILIES: tuple[types.ModuleType, ...] = (
+    piecewise_linear,
+    clipped_lines,
+    thresholds,
+    polynomials,
+    exponentials,
+    sigmoids,
+    gated_by_x,
+    swishes,
+    gated_by_softplus,
+    gated_by_tanh,
+    softmax,
+    gated_units,
+    resizing,
+)
+"""The modules that declare records: a new record in one of them needs no other line anywhere."""
+
+
+def _records() -> Iterator[Record]:
+    for family in _FAMILIES:
+        for value in vars(family).values():
+            if isinstance(value, get_args(Record)):
+                yield value
+
+
+# A family that builds on another's record has imported it: each is listed once, where it comes first.
+CATALOGUE: tuple[Record, ...] = tuple(dict.fromkeys(_records()))
 
 
 def _plain(name: str) -> str:
@@ -38,6 +64,12 @@ def _plain(name: str) -> str:
 
 
 _BY_PLAIN_NAME = {_plain(name): record for record in CATALOGUE for name in (record.name, *record.aliases)}
+_BY_LIBRARY = {
+    (library.library, _plain(name)): (record, library)
+    for record in CATALOGUE
+    for library in record.libraries
+    for name in library.names
+}
 
 
 def find(name: str) -> Record | None:
@@ -49,11 +81,30 @@ def find(name: str) -> Record | None:
     return _BY_PLAIN_NAME.get(_plain(name))
 
 
-def near(name: str) -> tuple[str, ...]:
-    """Canonical names like the one given, the likeliest first, for the message that there is no such activation.
+def find_in(library: str, name: str) -> tuple[Record, Library] | None:
+    """The activation that a library calls by that name, or by ours, and how it is there; or None.
+
+    >>> record, there = find_in("jax", "gelu")
+    >>> record.name
+    'gelu_tanh'
+    """
+    found = _BY_LIBRARY.get((library, _plain(name)))
+    if found is not None:
+        return found
+    record = find(name)
+    if record is None:
+        return None
+    return next(((record, there) for there in record.libraries if there.library == library), None)
+
+
+def near(name: str, library: str | None = None) -> tuple[str, ...]:
+    """Names like the one given, the likeliest first, for the message that there is no such activation.
 
     >>> near("sigmod")
     ('sigmoid',)
     """
-    matches = difflib.get_close_matches(_plain(name), _BY_PLAIN_NAME)
-    return tuple(dict.fromkeys(_BY_PLAIN_NAME[match].name for match in matches))
+    if library is None:
+        matches = difflib.get_close_matches(_plain(name), _BY_PLAIN_NAME)
+        return tuple(dict.fromkeys(_BY_PLAIN_NAME[match].name for match in matches))
+    names = {plain: there.names[0] for (known, plain), (_, there) in _BY_LIBRARY.items() if known == library}
+    return tuple(dict.fromkeys(names[match] for match in difflib.get_close_matches(_plain(name), names)))

@@ -1,64 +1,136 @@
-"""Activations of the form x times a sigmoid of x: SiLU and GELU. Says what they are, not how they are run."""
+"""x times a sigmoid of x: SiLU, GELU and their kin. Says what they are, not how they are run.
+
+Kernels named `..._times` give the product of an activation, or of its slope, with a finite y: where the activation
+alone would underflow, the product need not. Gated units and the scalar activations share them.
+"""
 
 from __future__ import annotations
 
 import math
-import sys
 
-from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
+from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
+    LARGEST,
+    exp_sum,
     fma,
     gelu_slope_quotient,
+    offset,
     scaled_exp,
     scaled_normal_tail,
     silu_slope_quotient,
+    two_product,
+    working,
 )
 
-__all__ = ["GELU", "SILU"]
-
-LARGEST = sys.float_info.max
+__all__ = [
+    "CLIPPED_GELU",
+    "GELU",
+    "GELU_TANH",
+    "QUICK_GELU",
+    "SILU",
+    "gate_argument",
+    "gelu_parts",
+    "gelu_slope_times",
+    "gelu_tanh_slope_times",
+    "gelu_tanh_times",
+    "gelu_times",
+    "quick_gelu_slope_times",
+    "quick_gelu_times",
+    "sigmoid_times",
+    "silu_slope_times",
+    "silu_times",
+    "swish_slope_of_sum",
+    "swish_slope_times",
+]
 
 # Printed by tools/fit_elementary.py SILU_ROOT GELU_ROOT INVERSE_SQRT_2PI.
-SILU_ROOT_HI = -1.2784645427610737
-SILU_ROOT_LO = -1.0946994183093437e-16
-GELU_ROOT_HI = -0.7517915246935645
-GELU_ROOT_LO = 1.4956759177009883e-17
+SILU_ROOT_HI = Exact(-1.2784645427610737)
+SILU_ROOT_LO = Exact(-1.0946994183093437e-16)
+GELU_ROOT_HI = Exact(-0.7517915246935645)
+GELU_ROOT_LO = Exact(1.4956759177009883e-17)
 INVERSE_SQRT_2PI_HI = 0.3989422804014327
 INVERSE_SQRT_2PI_LO = -2.49232720227773e-17
 
 NEAR = 0.25
 """How near its zero a derivative is taken from the quotient by the distance, where the closed form would cancel."""
 
+# 2 sqrt(2/pi), and that times the float64 0.044715, each as a float64 and the float64 of the rest.
+TANH_LINE_HI = 1.5957691216057308
+TANH_LINE_LO = -9.96930880911092e-17
+TANH_BEND_HI = 0.07135481627260025
+TANH_BEND_LO = -4.1218577217431825e-18
 
-# x is made finite where its infinity would meet a 0; beta x is carried as hi + lo. The exponential is asked for twice
-# in the same words, so that its polynomial is computed once.
+TANH_LINE = Exact(TANH_LINE_HI)
+TANH_BEND = Exact(TANH_BEND_HI)
+QUICKNESS = Exact(1.702)
+
+SIGMOID_END = 1500.0
+"""Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
+TANH_FORM_END = 24.0
+"""Beyond it, 2u in GELU's form with tanh is so far from zero that its sigmoid is 0 or 1 in float64."""
+
+
+# The exponential is asked for twice in the same words, so that its polynomial is computed once.
 @kernel
-def _silu(x: float, beta: float) -> float:
-    finite = min(max(x, -LARGEST), LARGEST)
-    hi = beta * finite
-    lo = fma(beta, finite, -hi)
+def sigmoid_times(y: float, hi: float, lo: float) -> float:
+    """y/(1 + exp(-(hi + lo))), where lo is what rounding took from hi; y is finite unless hi >= 0."""
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
-    share = finite / (1.0 + scaled_exp(1.0, magnitude, rest))
-    right = share if x == finite else x
-    return right if hi >= 0.0 else scaled_exp(share, magnitude, rest)
+    share = y / (1.0 + exp_sum(magnitude, rest))
+    return share if hi >= 0.0 else scaled_exp(share, magnitude, rest)
+
+
+@kernel
+def swish_slope_times(y: float, growth: float, hi: float, lo: float) -> float:
+    """y (s + growth s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and `growth`, finite, has the sign of hi.
+
+    It is y times the derivative of x s where growth = x z', z being what s is the sigmoid of. It cancels at its zero.
+    """
+    magnitude = -abs(hi)
+    rest = -lo if hi > 0.0 else lo
+    decay = exp_sum(magnitude, rest)
+    share = y / ((1.0 + decay) * (1.0 + decay))
+    right = fma(decay, 1.0 + growth, 1.0) * share
+    left = scaled_exp(((1.0 + growth) + decay) * share, magnitude, rest)
+    return right if hi >= 0.0 else left
+
+
+@kernel
+def swish_slope_of_sum(y: float, hi: float, lo: float) -> float:
+    """y times the derivative of z/(1 + exp(-z)) at z = hi + lo; cancels nowhere."""
+    distance = offset(hi, SILU_ROOT_HI, SILU_ROOT_LO) + lo
+    closed = swish_slope_times(y, min(max(hi, -SIGMOID_END), SIGMOID_END), hi, lo)
+    return y * (distance * silu_slope_quotient(distance)) if abs(distance) < NEAR else closed
+
+
+@kernel
+def gate_argument(beta: float, x: float) -> tuple[float, float]:
+    """beta x as hi + lo, and hi alone where its sigmoid is 0 or 1 anyway."""
+    hi, lo = two_product(beta, min(max(x, -LARGEST), LARGEST))
+    return hi, (lo if abs(hi) < SIGMOID_END else 0.0)
+
+
+# x is made small where its sigmoid is 0: its infinity would meet that 0.
+@kernel
+def silu_times(x: float, y: float, beta: float) -> float:
+    hi, lo = gate_argument(beta, x)
+    return sigmoid_times((x if hi > -SIGMOID_END else min(max(x, -1.0), 1.0)) * y, hi, lo)
+
+
+@kernel
+def silu_slope_times(x: float, y: float, beta: float) -> float:
+    hi, lo = gate_argument(beta, x)
+    return swish_slope_of_sum(y, hi, lo)
+
+
+@kernel
+def _silu(x: float, beta: float) -> float:
+    return silu_times(x, 1.0, beta)
 
 
 @kernel
 def _silu_slope(x: float, beta: float) -> float:
-    finite = min(max(x, -LARGEST), LARGEST)
-    product = beta * finite
-    hi = min(max(product, -1500.0), 1500.0)
-    lo = fma(beta, finite, -hi) if hi == product else 0.0
-    magnitude = -abs(hi)
-    rest = -lo if hi > 0.0 else lo
-    decay = scaled_exp(1.0, magnitude, rest)
-    square = (1.0 + decay) * (1.0 + decay)
-    right = fma(decay, 1.0 + hi, 1.0) / square
-    left = scaled_exp(((1.0 + hi) + (decay + lo)) / square, magnitude, rest)
-    distance = (hi - SILU_ROOT_HI) + (lo - SILU_ROOT_LO)
-    near_root = distance * silu_slope_quotient(distance)
-    return near_root if abs(distance) < NEAR else (right if hi >= 0.0 else left)
+    return silu_slope_times(x, 1.0, beta)
 
 
 SILU = Activation(
@@ -83,6 +155,7 @@ SILU = Activation(
         Library("keras", ("silu", "swish")),
         Library("tensorflow", ("silu", "swish")),
         Library("onnx", ("Swish",), renamed=(("alpha", "beta"),)),
+        Library("onednn", ("eltwise_swish",), renamed=(("alpha", "beta"),)),
         Library("huggingface", ("silu", "swish")),
         Library("ggml", ("SILU",)),
         Library("timm", ("silu", "swish")),
@@ -91,28 +164,84 @@ SILU = Activation(
 )
 
 
+@kernel
+def quick_gelu_times(x: float, y: float) -> float:
+    bounded = max(x, -SIGMOID_END)
+    hi, lo = two_product(QUICKNESS, min(bounded, SIGMOID_END))
+    return sigmoid_times(bounded * y, hi, lo)
+
+
+@kernel
+def quick_gelu_slope_times(x: float, y: float) -> float:
+    hi, lo = two_product(QUICKNESS, min(max(x, -SIGMOID_END), SIGMOID_END))
+    return swish_slope_of_sum(y, hi, lo)
+
+
+@kernel
+def _quick_gelu(x: float) -> float:
+    return quick_gelu_times(x, 1.0)
+
+
+@kernel
+def _quick_gelu_slope(x: float) -> float:
+    return quick_gelu_slope_times(x, 1.0)
+
+
+QUICK_GELU = Activation(
+    name="quick_gelu",
+    summary="x times the sigmoid of 1.702 x: a quick approximation of GELU.",
+    reference="Hendrycks and Gimpel, Gaussian error linear units, 2016, arXiv:1606.08415",
+    formula="x / (1 + exp(-1.702 * x))",
+    derivative_formula="(1 + exp(-1.702 * x) * (1 + 1.702 * x)) / (1 + exp(-1.702 * x))**2",
+    forward=_quick_gelu,
+    derivative=_quick_gelu_slope,
+    range="[-0.163596, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
+    advice="For models trained with it, such as CLIP; GELU itself is as good elsewhere.",
+    libraries=(
+        Library("huggingface", ("quick_gelu",)),
+        Library("ggml", ("GELU_QUICK",)),
+        Library("timm", ("quick_gelu",)),
+    ),
+)
+
+
 # Phi(-a) = R(a) exp(-a^2/2), with the square carried as hi + lo: rounding it would cost a^2/2 units in the last place.
 @kernel
-def _gelu(x: float) -> float:
+def gelu_parts(x: float) -> tuple[float, float, float, float]:
+    """a, R, hi, lo: |x|, made finite, and Phi(-a) = R exp(hi + lo)."""
     a = min(abs(x), 40.0)
-    tail = scaled_normal_tail(a)
     hi = -0.5 * (a * a)
-    lo = fma(-0.5 * a, a, -hi)
-    value = scaled_exp(-a * tail if x < 0.0 else tail, hi, lo)
-    return value if x < 0.0 else x * (1.0 - value)
+    return a, scaled_normal_tail(a), hi, fma(-0.5 * a, a, -hi)
+
+
+# x Phi(x) = x - a Phi(-a) where x >= 0, and -a Phi(-a) below.
+@kernel
+def gelu_times(x: float, y: float) -> float:
+    a, tail, hi, lo = gelu_parts(x)
+    return (x * y if x >= 0.0 else -0.0) - scaled_exp(a * tail * y, hi, lo)
 
 
 # gelu'(-a) = R exp(-a^2/2) - a phi(a), and gelu'(a) = 1 - gelu'(-a).
 @kernel
+def gelu_slope_times(x: float, y: float) -> float:
+    a, tail, hi, lo = gelu_parts(x)
+    excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
+    value = scaled_exp(excess * y, hi, lo)
+    distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
+    near_root = y * (distance * gelu_slope_quotient(distance))
+    return near_root if abs(distance) < NEAR else (y + value if x >= 0.0 else -value)
+
+
+@kernel
+def _gelu(x: float) -> float:
+    return gelu_times(x, 1.0)
+
+
+@kernel
 def _gelu_slope(x: float) -> float:
-    a = min(abs(x), 40.0)
-    hi = -0.5 * (a * a)
-    lo = fma(-0.5 * a, a, -hi)
-    excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -scaled_normal_tail(a)))
-    value = scaled_exp(excess, hi, lo)
-    distance = (x - GELU_ROOT_HI) - GELU_ROOT_LO
-    near_root = distance * gelu_slope_quotient(distance)
-    return near_root if abs(distance) < NEAR else (-value if x < 0.0 else 1.0 + value)
+    return gelu_slope_times(x, 1.0)
 
 
 GELU = Activation(
@@ -132,8 +261,122 @@ GELU = Activation(
         Library("keras", ("gelu",)),
         Library("tensorflow", ("gelu",)),
         Library("onnx", ("Gelu",)),
+        Library("onednn", ("eltwise_gelu_erf", "gelu_erf")),
         Library("huggingface", ("gelu", "gelu_python")),
         Library("ggml", ("GELU_ERF",)),
         Library("timm", ("gelu",)),
     ),
+)
+
+
+# 2u = 2 sqrt(2/pi) (x + 0.044715 x^3) for |x| <= TANH_FORM_END, as hi + lo: rounding it, or the cube in it, would cost
+# 2u units in the last place.
+@kernel
+def _twice_u(x: float) -> tuple[float, float]:
+    square = x * x
+    cube = square * x
+    cube_rest = fma(square, x, -cube) + fma(x, x, -square) * x
+    line, line_rest = two_product(TANH_LINE, x)
+    bend, bend_rest = two_product(TANH_BEND, cube)
+    hi = line + bend
+    part = hi - line
+    lost = (line - (hi - part)) + (bend - part)
+    constants_rest = fma(TANH_LINE_LO, x, TANH_BEND_LO * cube)
+    return hi, lost + (line_rest + (bend_rest + fma(TANH_BEND_HI, cube_rest, constants_rest)))
+
+
+@kernel
+def gelu_tanh_times(x: float, y: float) -> float:
+    bounded = max(x, -TANH_FORM_END)
+    hi, lo = _twice_u(min(bounded, TANH_FORM_END))
+    return sigmoid_times(bounded * y, hi, lo)
+
+
+@kernel
+def gelu_tanh_slope_times(x: float, y: float) -> float:
+    bounded = min(max(x, -TANH_FORM_END), TANH_FORM_END)
+    hi, lo = _twice_u(bounded)
+    growth = bounded * fma(3.0 * TANH_BEND_HI, bounded * bounded, TANH_LINE_HI)
+    return swish_slope_times(y, growth, hi, lo)
+
+
+@kernel
+def _gelu_tanh(x: float) -> float:
+    return gelu_tanh_times(x, 1.0)
+
+
+@kernel
+def _gelu_tanh_slope(x: float) -> float:
+    return gelu_tanh_slope_times(x, 1.0)
+
+
+GELU_TANH = Activation(
+    name="gelu_tanh",
+    summary="GELU with its normal probability approximated by a tanh of a cubic.",
+    reference="Hendrycks and Gimpel, Gaussian error linear units, 2016, arXiv:1606.08415",
+    formula="x / (1 + exp(-2 * sqrt(2 / pi) * (x + 0.044715 * x**3)))",
+    derivative_formula="1 / (1 + exp(-2 * sqrt(2 / pi) * (x + 0.044715 * x**3))) "
+    "+ x * 2 * sqrt(2 / pi) * (1 + 3 * (0.044715 * x**2)) * exp(-2 * sqrt(2 / pi) * (x + 0.044715 * x**3)) "
+    "/ (1 + exp(-2 * sqrt(2 / pi) * (x + 0.044715 * x**3)))**2",
+    forward=_gelu_tanh,
+    derivative=_gelu_tanh_slope,
+    range="[-0.170029, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
+    advice="For models trained with it, such as GPT-2, BERT in JAX and Gemma; new ones may as well take GELU itself.",
+    aliases=("gelu_new", "gelu_pytorch_tanh"),
+    libraries=(
+        Library("jax", ("gelu",)),
+        Library("flax", ("gelu",)),
+        Library("onednn", ("eltwise_gelu_tanh", "gelu_tanh")),
+        Library("huggingface", ("gelu_pytorch_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh", "gelu_accurate")),
+        Library("ggml", ("GELU",)),
+        Library("timm", ("gelu_tanh",)),
+    ),
+    cancels=("derivative",),
+)
+
+
+# Which side of a bound gelu(x) lies on is asked of max(x, 0) minus the bound, for the loss |x| Phi(-|x|) may be far below
+# the rounding error of gelu(x): gelu(10) is below 10.
+@kernel
+def _clipped_gelu(x: float, min_val: float, max_val: float) -> float:
+    return min(max(gelu_times(x, 1.0), working(min_val)), working(max_val))
+
+
+@kernel
+def _clipped_gelu_slope(x: float, min_val: float, max_val: float) -> float:
+    a, tail, hi, lo = gelu_parts(x)
+    loss = scaled_exp(a * tail, hi, lo)
+    positive = max(x, 0.0)
+    above = positive - working(min_val) > loss
+    below = positive - working(max_val) < loss
+    return (gelu_slope_times(x, 1.0) if above else 0.0) if below else 0.0
+
+
+CLIPPED_GELU = Activation(
+    name="clipped_gelu",
+    summary="GELU, held between two bounds.",
+    reference="Wu, Judd, Zhang, Isaev and Micikevicius, Integer quantization for deep learning inference, 2020, "
+    "arXiv:2004.09602",
+    formula="min(max(x * erfc(-x / sqrt(2)) / 2, min_val), max_val)",
+    derivative_formula="erfc(-x / sqrt(2)) / 2 + x * exp(-x**2 / 2) / sqrt(2 * pi) "
+    "if min_val < x * erfc(-x / sqrt(2)) / 2 < max_val else 0",
+    forward=_clipped_gelu,
+    derivative=_clipped_gelu_slope,
+    range="[-0.169971, max_val]",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="both", smooth=False),
+    limits=(-0.0, 10.0, 0.0, 0.0),
+    kinks=(10.0,),
+    advice="For transformers that are to be quantized: the bounds keep the range of values small.",
+    parameters=(
+        Parameter(name="min_val", meaning="The lower bound of the result.", default=-10.0, aliases=("min",)),
+        Parameter(name="max_val", meaning="The upper bound of the result.", default=10.0, aliases=("max",)),
+    ),
+    constraints=(
+        Constraint("min_val must be at most max_val", lambda given: given["min_val"] <= given["max_val"], "min_val"),
+    ),
+    aliases=("gelu_10",),
+    libraries=(Library("huggingface", ("gelu_10",)),),
+    tried=({"min_val": -0.1, "max_val": 3.0}, {"min_val": 0.5, "max_val": 0.5}, {"min_val": -3.0, "max_val": -0.125}),
 )

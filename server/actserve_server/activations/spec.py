@@ -177,8 +177,9 @@ class Activation:
     the wide elementary functions, as an error of 2^-40 relative to a term would be one of the result."""
     indexed: bool = False
     """Whether its kernels take the element's global index (an integer) between the element and the parameters."""
-    huge_above: float = math.inf
-    """Beyond this magnitude `forward` and `derivative` are wrong, and the next two are right, but too slow for all."""
+    huge: Kernel | None = None
+    """Says (x, *parameters) whether an element is too large for `forward` and `derivative`; the next two are right there, and
+    everywhere, but too slow for all."""
     huge_forward: Kernel | None = None
     huge_derivative: Kernel | None = None
 
@@ -228,6 +229,8 @@ class AxisActivation:
     indexed: bool = False
     """Whether `reduce` and `vjp_reduce` take the global index of x[0, 0], and `forward`, `vjp` and `jacobian` that of v (an
     integer), before the parameters. The element x[i, j] has index i * inner + j from x[0, 0]."""
+    fast: bool = False
+    """Whether its kernels gain from single precision; where not, the fast results are the exact ones."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -272,7 +275,7 @@ class ResizingActivation:
     vjp(x, g, i, j, *parameters)     (J^T g)[i, j] from the block and the upstream gradient g[length, inner]
     ===============================  ==================================================================
 
-    Elements of x and g are of the tensor's type; kernels read them through `element(x, i, j)`.
+    The elements of x and g are of the tensor's type, so kernels read each as a float64. They must let a NaN through themselves.
     """
 
     name: str

@@ -29,7 +29,8 @@ For sums along slices, whose totals are float64 in every precision:
     add_in_any_order(a, b)  a + b in a loop that sums, whose order the compiler chooses
     larger(a, b)            the larger; unspecified where one is NaN
     compensated(a, b, c)    a + b + c as a sum and what its roundings took; plainly where the result is a float32
-    split(c, coarse)        c as hi + lo where sums of at most 2^26 hi are exact if |c| <= coarse / 2^26; plainly c + 0 likewise
+    split(c, coarse)        c as hi + lo, where sums of at most 2^26 hi are exact if |c| <= coarse/2^27; plainly as c + 0
+                            where the result is a float32
 
 This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
 """
@@ -39,8 +40,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from actserve_server.elementary import narrow, wide
-from actserve_server.elementary.bits import add_in_any_order, copysign, fma, larger, sqrt
+from actserve_server.elementary import fast, narrow, wide
+from actserve_server.elementary.bits import add_in_any_order as add_in_any_order
+from actserve_server.elementary.bits import copysign as copysign
+from actserve_server.elementary.bits import fma as fma
+from actserve_server.elementary.bits import larger as larger
+from actserve_server.elementary.bits import sqrt as sqrt
 
 # The names that have counterparts in every precision, as `wide_exp`, `narrow_exp`, `fast_exp`.
 _NAMES = (
@@ -56,9 +61,16 @@ _NAMES = (
     "scaled_exp",
     "expm1",
     "log1p",
+    "log",
     "tanh",
+    "erf",
+    "atan",
     "over_sum",
     "scaled_normal_tail",
+    "sin_sum",
+    "cos_sum",
+    "sin_huge",
+    "cos_huge",
     "silu_slope_quotient",
     "gelu_slope_quotient",
 )
@@ -71,14 +83,17 @@ _SAME: dict[str, Any] = {
 }
 
 
-def _precision(module: Any, prefix: str, **constants: float) -> dict[str, Any]:
+def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
+    constants = {"LARGEST": largest, "TRIG_LIMIT": module.TRIG_LIMIT}
     return _SAME | constants | {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
 
 
-WIDE: dict[str, Any] = _precision(wide, "wide", LARGEST=sys.float_info.max)
-NARROW: dict[str, Any] = _precision(narrow, "narrow", LARGEST=sys.float_info.max)
+WIDE: dict[str, Any] = _precision(wide, "wide", sys.float_info.max)
+NARROW: dict[str, Any] = _precision(narrow, "narrow", sys.float_info.max)
+FAST: dict[str, Any] = _precision(fast, "fast", (2.0 - 2.0**-23) * 2.0**127)
 
 LARGEST: float = WIDE["LARGEST"]
+TRIG_LIMIT: float = WIDE["TRIG_LIMIT"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
@@ -91,10 +106,17 @@ split = wide.wide_split
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p
+log = wide.wide_log
 tanh = wide.wide_tanh
+erf = wide.wide_erf
+atan = wide.wide_atan
 over_sum = wide.wide_over_sum
 scaled_normal_tail = wide.wide_scaled_normal_tail
+sin_sum = wide.wide_sin_sum
+cos_sum = wide.wide_cos_sum
+sin_huge = wide.wide_sin_huge
+cos_huge = wide.wide_cos_huge
 silu_slope_quotient = wide.wide_silu_slope_quotient
 gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
-__all__ = ["NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST"]
+__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST", "TRIG_LIMIT"]

@@ -16,7 +16,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["add_in_any_order", "bits_of", "copysign", "float_of", "fma", "larger", "polynomial", "sqrt"]
+__all__ = [
+    "add_in_any_order",
+    "bits_of",
+    "copysign",
+    "float_of",
+    "fma",
+    "larger",
+    "nearest_float32",
+    "polynomial",
+    "rest_of_product",
+    "sqrt",
+]
 
 # Operations on numbers are for float32 where every number is one, and for float64 otherwise. Bits are as wide as the number.
 _BITS: dict[Any, tuple[Any, Any, Any]] = {
@@ -140,6 +151,39 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     return number(number, types.UniTuple(number, len(coefficients))), generate
 
 
+def _split(builder: Any, value: Any) -> tuple[Any, Any]:
+    """A float64 as the nearest float32 and that of the rest."""
+    single = ir.FloatType()
+    nearest = builder.fptrunc(value, single)
+    return nearest, builder.fptrunc(builder.fsub(value, builder.fpext(nearest, ir.DoubleType())), single)
+
+
+@intrinsic
+def _nearest_float32(typing_context: Any, value: Any) -> Any:
+    """A number as a float32; one that is a float32 is left alone."""
+    number = _common(value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return arguments[0] if number == types.float32 else builder.fptrunc(arguments[0], ir.FloatType())
+
+    return types.float32(number), generate
+
+
+@intrinsic
+def _rest_of_product(typing_context: Any, a: Any, x: Any, product: Any) -> Any:
+    """a * x - product in float32 arithmetic, as good as exact where they nearly cancel; a may be a float64."""
+    number = _common(a)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        first, x, product = arguments
+        if number == types.float32:
+            return builder.fma(first, x, builder.fneg(product))
+        first, second = _split(builder, first)
+        return builder.fma(second, x, builder.fma(first, x, builder.fneg(product)))
+
+    return types.float32(number, types.float32, types.float32), generate
+
+
 # What callers see: numbers in, a number out, instead of Numba's types.
 fma = cast("Callable[[float, float, float], float]", _fma)
 copysign = cast("Callable[[float, float], float]", _copysign)
@@ -147,5 +191,7 @@ sqrt = cast("Callable[[float], float]", _sqrt)
 add_in_any_order = cast("Callable[[float, float], float]", _add_in_any_order)
 larger = cast("Callable[[float, float], float]", _larger)
 bits_of = cast("Callable[[float], int]", _bits_of)
-float_of = cast("Callable[[int], float]", _float_of)
+float_of = cast("Callable[[Any], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)
+nearest_float32 = cast("Callable[[float], float]", _nearest_float32)
+rest_of_product = cast("Callable[[float, float, float], float]", _rest_of_product)

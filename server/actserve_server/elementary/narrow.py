@@ -8,11 +8,14 @@ The constants are printed by `tools/fit_elementary.py` under the names they have
 
 from __future__ import annotations
 
+import math
+
 from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
 from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
     EXPONENT_MASK,
+    HALF_PI_HI,
     INTEGER_BITS,
     INTEGER_ORIGIN,
     LN2_HI,
@@ -23,6 +26,8 @@ from actserve_server.elementary.wide import (
     ROUNDER,
     SQRT_HALF_BITS,
     power_of_two,
+    wide_cos_huge,
+    wide_sin_huge,
 )
 
 # q in exp(r) = 1 + r + r^2 q(r), on [-0.34657, 0.34657]: error 2^-39.68
@@ -92,20 +97,86 @@ NARROW_GELU_SLOPE = (
     0.00018185551782250813,
 )
 
+# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 2.4674]: error 2^-43.73
+NARROW_SIN = (
+    -0.16666666666504595,
+    0.008333333321086812,
+    -0.00019841266729632315,
+    2.755695310423876e-06,
+    -2.5030196595901095e-08,
+    1.540952364057081e-10,
+)
+
+# p in atan(t) = t + t z p(z), z = t^2, on [0.0, 1.0]: error 2^-41.84
+NARROW_ATAN = (
+    -0.33333333325827236,
+    0.19999999293417892,
+    -0.14285690870128595,
+    0.11110716248446535,
+    -0.09086924650879458,
+    0.07665952278282824,
+    -0.06545593823861677,
+    0.05480426156637674,
+    -0.04269685712418535,
+    0.028850597580028926,
+    -0.015590745299957588,
+    0.0061276125861997564,
+    -0.001526902187884751,
+    0.00017894478256712213,
+)
+
+# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-40.15
+NARROW_ERF_NEAR = (
+    0.1283791670945859,
+    -0.3761263888850482,
+    0.11283791285387972,
+    -0.02686613141030664,
+    0.005223776410372652,
+    -0.0008542489014930354,
+    0.0001195481934166248,
+    -1.3898703366524808e-05,
+    1.0562983664148881e-06,
+)
+
+# log(1 - erf(x)), on [1.0, 5.25]: error 2^-41.05
+NARROW_ERF_FAR = (
+    2.216528013092185e-05,
+    -1.1285393133791584,
+    -0.6361027026127086,
+    -0.10375078434197305,
+    0.020315205893051667,
+    -0.0007236941901887058,
+    -0.001270834648153131,
+    0.000559981001252976,
+    -0.00013373115049825212,
+    1.9854519805916233e-05,
+    -1.723460389859563e-06,
+    6.71557253849223e-08,
+)
+
+INVERSE_PI_HI = 0.3183098861837907
+PI_HI = 3.141592653589793
+PI_LO = 1.2246467991473532e-16
+SIGN_SHIFT = 63
+TRIG_LIMIT = 2.0**30
+
 
 @kernel
 def narrow_working(parameter: float) -> float:
     return parameter
 
 
+# The rests are for sines, of which they are a good part where the angle is large; elsewhere the compiler drops them.
 @kernel
 def narrow_two_product(a: float, x: float) -> tuple[float, float]:
-    return a * x, 0.0
+    hi = a * x
+    return hi, (fma(a, x, -hi) if abs(hi) < math.inf else 0.0)
 
 
 @kernel
 def narrow_quotient(x: float, a: float) -> tuple[float, float]:
-    return x / a, 0.0
+    hi = x / a
+    return hi, (-fma(hi, a, -x) / a if abs(hi) < math.inf else 0.0)
 
 
 @kernel
@@ -182,17 +253,35 @@ def narrow_expm1(x: float) -> float:
 
 
 @kernel
+def _narrow_log_parts(u: float) -> tuple[float, float]:
+    """n and f with u = 2^n (1 + f), 1 + f between sqrt(1/2) and sqrt(2)."""
+    shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
+    n = float_of(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) | INTEGER_BITS) - INTEGER_ORIGIN
+    return n, float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
+
+
+@kernel
+def _narrow_log_of_scaled(f: float, n: float) -> float:
+    """log(2^n (1 + f))."""
+    s = f / (2.0 + f)
+    z = s * s
+    return fma(n, LN2_HI + LN2_LO, s * fma(z, polynomial(z, NARROW_LOG), 2.0))
+
+
+@kernel
 def narrow_log1p(x: float) -> float:
     """log(1 + x) for -1 < x < 2^1000: the rounding error of 1 + x is carried along."""
     u = 1.0 + x
     lost = x - (u - 1.0)
-    shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
-    n = float_of(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) | INTEGER_BITS) - INTEGER_ORIGIN
-    f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
-    f = f + (lost if n == 0.0 else 0.0)
-    s = f / (2.0 + f)
-    z = s * s
-    return copysign(fma(n, LN2_HI + LN2_LO, s * fma(z, polynomial(z, NARROW_LOG), 2.0)), x)
+    n, f = _narrow_log_parts(u)
+    return copysign(_narrow_log_of_scaled(f + (lost if n == 0.0 else 0.0), n), x)
+
+
+@kernel
+def narrow_log(x: float) -> float:
+    n, f = _narrow_log_parts(x)
+    value = _narrow_log_of_scaled(f, n)
+    return (x if x == math.inf else value) if x > 0.0 else -math.inf
 
 
 @kernel
@@ -204,6 +293,25 @@ def narrow_over_sum(numerator: float, a: float, b: float) -> float:
 def narrow_tanh(x: float) -> float:
     growth = narrow_expm1(2.0 * min(abs(x), 20.0))
     return copysign(growth / (growth + 2.0), x)
+
+
+@kernel
+def narrow_erf(x: float) -> float:
+    a = min(abs(x), 5.25)
+    z = a * a
+    near = fma(a, polynomial(z, NARROW_ERF_NEAR), a)
+    shifted, s = _narrow_exp_parts(polynomial(a, NARROW_ERF_FAR))
+    power = float_of(BIASED_ZERO + (bits_of(shifted) << MANTISSA_BITS))
+    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+
+
+@kernel
+def narrow_atan(x: float) -> float:
+    a = abs(x)
+    inverted = a > 1.0
+    t = -1.0 / a if inverted else a
+    z = t * t
+    return copysign((HALF_PI_HI if inverted else 0.0) + fma(t * z, polynomial(z, NARROW_ATAN), t), x)
 
 
 @kernel
@@ -221,3 +329,31 @@ def narrow_silu_slope_quotient(d: float) -> float:
 @kernel
 def narrow_gelu_slope_quotient(d: float) -> float:
     return polynomial(d, NARROW_GELU_SLOPE)
+
+
+# One polynomial from -pi/2 to pi/2 is shorter than two and a choice, and precise enough here.
+@kernel
+def _narrow_sine(r: float) -> float:
+    z = r * r
+    return copysign(fma(r * z, polynomial(z, NARROW_SIN), r), r)
+
+
+@kernel
+def narrow_sin_sum(hi: float, lo: float) -> float:
+    shifted = fma(hi, INVERSE_PI_HI, ROUNDER)
+    turns = shifted - ROUNDER
+    r = fma(-turns, PI_LO, fma(-turns, PI_HI, hi)) + lo
+    value = float_of(bits_of(_narrow_sine(r)) ^ (bits_of(shifted) << SIGN_SHIFT))
+    return hi if hi == 0.0 else value
+
+
+@kernel
+def narrow_cos_sum(hi: float, lo: float) -> float:
+    shifted = fma(hi, INVERSE_PI_HI, -0.5) + ROUNDER
+    turns = (shifted - ROUNDER) + 0.5
+    r = fma(-turns, PI_LO, fma(-turns, PI_HI, hi)) + lo
+    return float_of(bits_of(_narrow_sine(-r)) ^ (bits_of(shifted) << SIGN_SHIFT))
+
+
+narrow_sin_huge = wide_sin_huge
+narrow_cos_huge = wide_cos_huge

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.huge import angle
 from actserve_server.elementary.source import kernel
 
 ROUNDER = 1.5 * 2.0**52
@@ -19,11 +20,20 @@ ROUNDER = 1.5 * 2.0**52
 EXPONENT_ROUNDER = ROUNDER + 1023.0
 """The same, with the bias of a float64's exponent."""
 MANTISSA_BITS = 52
+SMALLEST_NORMAL = 2.0**-1022
 
 LN2_HI = 0.6931471803691238
 LN2_LO = 1.9082149292705877e-10
 LOG2_E_HI = 1.4426950408889634
 INVERSE_SQRT_2PI = 0.3989422804014327
+INVERSE_HALF_PI_HI = 0.6366197723675814
+HALF_PI_HI = 1.5707963267948966
+HALF_PI_MIDDLE = 6.123233995736766e-17
+HALF_PI_LO = -1.4973849048591698e-33
+
+TRIG_LIMIT = 2.0**30
+"""Up to here the number of quarter turns is known exactly, and its product with three parts of pi/2 leaves all digits."""
+SECOND_BIT_TO_SIGN = 62
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 MANTISSA_MASK = (1 << MANTISSA_BITS) - 1
@@ -122,6 +132,93 @@ WIDE_GELU_SLOPE = (
     -1.1211119679120392e-05,
     -7.624757870565666e-06,
     4.165902729901162e-07,
+)
+
+# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-56.35
+WIDE_SIN = (
+    -0.1666666666666663,
+    0.008333333333322118,
+    -0.00019841269829589346,
+    2.755731362130095e-06,
+    -2.505074774741587e-08,
+    1.5896229161307964e-10,
+)
+
+# q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2, on [0.0, 0.61685]: error 2^-59.68
+WIDE_COS = (
+    0.041666666666666595,
+    -0.0013888888888873056,
+    2.4801587288851294e-05,
+    -2.755731417917785e-07,
+    2.0875700825723493e-09,
+    -1.135853567195201e-11,
+)
+
+# p in atan(t) = t + t z p(z), z = t^2, on [0.0, 1.0]: error 2^-55.23
+WIDE_ATAN = (
+    -0.33333333333333287,
+    0.19999999999990445,
+    -0.14285714285036577,
+    0.11111111086446318,
+    -0.09090908547241638,
+    0.07692299711647911,
+    -0.06666583721905907,
+    0.05881716149498762,
+    -0.05259433772548787,
+    0.04744926079766222,
+    -0.04286390880591867,
+    0.038210064669007726,
+    -0.032785432975448704,
+    0.02615167779149395,
+    -0.018614218117363517,
+    0.011317673697886457,
+    -0.005612406966778592,
+    0.0021515995164912813,
+    -0.0005928976970390037,
+    0.0001038729270714196,
+    -8.65431478867237e-06,
+)
+
+# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-56.3
+WIDE_ERF_NEAR = (
+    0.1283791670955126,
+    -0.3761263890318375,
+    0.11283791670954857,
+    -0.026866170645072896,
+    0.005223977624780875,
+    -0.0008548326978742633,
+    0.00012055331036913794,
+    -1.4925593507190661e-05,
+    1.6460972821184672e-06,
+    -1.6350025260055095e-07,
+    1.465788005199366e-08,
+    -1.1365666624567702e-09,
+    5.945262640753955e-11,
+)
+
+# log(1 - erf(x)), on [1.0, 6.0]: error 2^-56.24
+WIDE_ERF_FAR = (
+    -5.263770687993561e-09,
+    -1.1283791573116113,
+    -0.636619514608576,
+    -0.10277467163256092,
+    0.019136609048828215,
+    0.0001881000632268848,
+    -0.0016567127152938128,
+    0.0005337584707678861,
+    3.727409370489244e-05,
+    -0.00012096595176294422,
+    7.030785414224084e-05,
+    -2.6750807560478727e-05,
+    7.681738967119367e-06,
+    -1.73410044961995e-06,
+    3.1062762206646247e-07,
+    -4.385627606578304e-08,
+    4.785517542147394e-09,
+    -3.8966747874173163e-10,
+    2.228938599560469e-11,
+    -7.98684481001192e-13,
+    1.3480855455489089e-14,
 )
 
 
@@ -227,20 +324,41 @@ def wide_expm1(x: float) -> float:
 
 
 @kernel
-def wide_log1p(x: float) -> float:
-    """log(1 + x) for x > -1: the rounding error of 1 + x is carried along."""
-    u = 1.0 + x
-    lost = x - (u - 1.0) if x < 1.0 else 1.0 - (u - x)
+def _log_parts(u: float) -> tuple[float, float]:
+    """n and f with u = 2^n (1 + f), 1 + f between sqrt(1/2) and sqrt(2)."""
     shifted = bits_of(u) - SQRT_HALF_BITS + BIASED_ZERO
     n = float_of(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) | INTEGER_BITS) - INTEGER_ORIGIN
-    f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
-    lost = lost * power_of_two(-n) if n < 60.0 else 0.0
+    return n, float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
+
+
+@kernel
+def _log_of_scaled(f: float, lost: float, n: float) -> float:
+    """log(2^n (1 + f + lost))."""
     whole = f + lost
     s = whole / (2.0 + whole)
     z = s * s
     half_square = 0.5 * whole * whole
     correction = fma(s, fma(z, polynomial(z, WIDE_LOG), half_square), fma(n, LN2_LO, lost))
-    return x if x == math.inf else copysign(fma(n, LN2_HI, f - (half_square - correction)), x)
+    return fma(n, LN2_HI, f - (half_square - correction))
+
+
+@kernel
+def wide_log1p(x: float) -> float:
+    """log(1 + x) for x > -1: the rounding error of 1 + x is carried along."""
+    u = 1.0 + x
+    lost = x - (u - 1.0) if x < 1.0 else 1.0 - (u - x)
+    n, f = _log_parts(u)
+    lost = lost * power_of_two(-n) if n < 60.0 else 0.0
+    return x if x == math.inf else copysign(_log_of_scaled(f, lost, n), x)
+
+
+@kernel
+def wide_log(x: float) -> float:
+    """log(x) for x >= 0, subnormal numbers included."""
+    tiny = x < SMALLEST_NORMAL
+    n, f = _log_parts(x * 2.0**54 if tiny else x)
+    value = _log_of_scaled(f, 0.0, n - (54.0 if tiny else 0.0))
+    return (x if x == math.inf else value) if x > 0.0 else -math.inf
 
 
 @kernel
@@ -258,6 +376,26 @@ def wide_over_sum(numerator: float, a: float, b: float) -> float:
 def wide_tanh(x: float) -> float:
     growth = wide_expm1(2.0 * min(abs(x), 20.0))
     return copysign(wide_over_sum(growth, 2.0, growth), x)
+
+
+@kernel
+def wide_erf(x: float) -> float:
+    a = min(abs(x), 6.0)
+    z = a * a
+    near = fma(a, polynomial(z, WIDE_ERF_NEAR), a)
+    n, s = _exp_parts(polynomial(a, WIDE_ERF_FAR), 0.0)
+    power = power_of_two(n)
+    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+
+
+@kernel
+def wide_atan(x: float) -> float:
+    a = abs(x)
+    inverted = a > 1.0
+    t = -1.0 / a if inverted else a
+    z = t * t
+    rest = fma(t * z, polynomial(z, WIDE_ATAN), HALF_PI_MIDDLE if inverted else 0.0)
+    return copysign((HALF_PI_HI if inverted else 0.0) + (t + rest), x)
 
 
 @kernel
@@ -285,3 +423,61 @@ def wide_silu_slope_quotient(d: float) -> float:
 def wide_gelu_slope_quotient(d: float) -> float:
     """gelu'(r + d)/d near the zero r of gelu', |d| <= 1/4."""
     return polynomial(d, WIDE_GELU_SLOPE)
+
+
+@kernel
+def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
+    """hi + lo - turns pi/2 as a sum, where it is less than 1: that makes `exact` so."""
+    exact = fma(-turns, HALF_PI_HI, hi)
+    product = turns * HALF_PI_MIDDLE
+    first = exact - product
+    rest = ((exact - first) - product) - fma(turns, HALF_PI_MIDDLE, -product)
+    rest = fma(-turns, HALF_PI_LO, rest) + lo
+    r = first + rest
+    return r, (first - r) + rest
+
+
+@kernel
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
+    z = r * r
+    half = 0.5 * z
+    whole = 1.0 - half
+    sine = r + fma(r * z, polynomial(z, WIDE_SIN), rest * whole)
+    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, WIDE_COS), -r * rest))
+    value = sine if quadrant & 1 == 0 else cosine
+    return float_of(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN))
+
+
+@kernel
+def wide_sin_sum(hi: float, lo: float) -> float:
+    """sin(hi + lo) for |hi| <= TRIG_LIMIT, to the last digits also near multiples of pi."""
+    shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return hi if hi == 0.0 else _sine(r, rest, bits_of(shifted))
+
+
+@kernel
+def wide_cos_sum(hi: float, lo: float) -> float:
+    """cos(hi + lo) for |hi| <= TRIG_LIMIT."""
+    shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return _sine(r, rest, bits_of(shifted) + 1)
+
+
+@kernel
+def wide_sin_huge(hi: float, lo: float) -> float:
+    """sin(hi + lo) for any finite number."""
+    if abs(hi) <= TRIG_LIMIT:
+        return wide_sin_sum(hi, lo)
+    r, rest, quadrant = angle(hi, lo)
+    return _sine(r, rest, quadrant)
+
+
+@kernel
+def wide_cos_huge(hi: float, lo: float) -> float:
+    """cos(hi + lo) for any finite number."""
+    if abs(hi) <= TRIG_LIMIT:
+        return wide_cos_sum(hi, lo)
+    r, rest, quadrant = angle(hi, lo)
+    return _sine(r, rest, quadrant + 1)

@@ -61,26 +61,26 @@ class _Inlet:
 
 
 def blocks(plan: Plan, chunks: Iterable[Chunk]) -> Iterator[tuple[int, tuple[Array, ...]]]:
-    """The blocks of a job, each with the place of its first element.
+    """The blocks of a job, each with the place of its first element in x.
 
     Stops by itself when the inputs of a job of known size are complete, without asking for another chunk; an open-ended
     one is over when `chunks` is. Raises ChunkOutOfPlace, DataSizeMismatch and LimitExceeded.
     """
-    dtype, total = plan.subject.dtype, plan.total_bytes
-    unit_bytes = plan.subject.unit_elements * dtype.itemsize
-    block_bytes = plan.block_elements * dtype.itemsize
-    inlets = tuple(_Inlet() for _ in range(plan.inputs))
+    dtype = plan.subject.dtype
+    inlets = tuple(_Inlet() for _ in plan.inputs)
+    # An input without elements has no units either, so the other has none to go with them.
+    counted = [(inlet, spec) for inlet, spec in zip(inlets, plan.inputs, strict=True) if spec.unit_bytes]
     done = 0
-    if total != 0:
+    if plan.open_ended or any(spec.total_bytes for spec in plan.inputs):
         for chunk in chunks:
             if not chunk.data:
                 continue
             _accept(plan, inlets, chunk)
-            while ready := min(min(inlet.waiting for inlet in inlets), block_bytes) // unit_bytes * unit_bytes:
-                arrays = tuple(np.frombuffer(inlet.take(ready), dtype) for inlet in inlets)
-                yield done // dtype.itemsize, arrays
-                done += ready
-            if total is not None and done == total:
+            while units := min(min(inlet.waiting // spec.unit_bytes for inlet, spec in counted), plan.block_units):
+                taken = [inlet.take(units * spec.unit_bytes) for inlet, spec in counted]
+                yield done * plan.subject.unit_elements, tuple(np.frombuffer(data, dtype) for data in taken)
+                done += units
+            if all(inlet.received == spec.total_bytes for inlet, spec in zip(inlets, plan.inputs, strict=True)):
                 break
             for index, inlet in enumerate(inlets):
                 if inlet.waiting > plan.max_lead_bytes:
@@ -100,7 +100,7 @@ def _accept(plan: Plan, inlets: tuple[_Inlet, ...], chunk: Chunk) -> None:
         raise ChunkOutOfPlace(
             f"a chunk names input {chunk.input}, and the job has {len(inlets)}", field="chunk.input", value=chunk.input
         )
-    inlet, itemsize = inlets[chunk.input], plan.subject.dtype.itemsize
+    inlet, spec, itemsize = inlets[chunk.input], plan.inputs[chunk.input], plan.subject.dtype.itemsize
     if chunk.offset != inlet.received:
         raise ChunkOutOfPlace(
             f"a chunk of input {chunk.input} begins at byte {chunk.offset}, and the one before it ended at {inlet.received}",
@@ -116,14 +116,14 @@ def _accept(plan: Plan, inlets: tuple[_Inlet, ...], chunk: Chunk) -> None:
             allowed=f"a multiple of {itemsize}",
         )
     end = inlet.received + len(chunk.data)
-    if plan.total_bytes is not None and end > plan.total_bytes:
+    if spec.total_bytes is not None and end > spec.total_bytes:
         raise ChunkOutOfPlace(
-            f"a chunk of input {chunk.input} ends at byte {end}, beyond the tensor's {plan.total_bytes}",
+            f"a chunk of input {chunk.input} ends at byte {end}, beyond the tensor's {spec.total_bytes}",
             field="data",
             value=end,
-            allowed=plan.total_bytes,
+            allowed=spec.total_bytes,
         )
-    if plan.row_elements == 0:
+    if spec.row_bytes == 0:
         raise ChunkOutOfPlace(
             "a chunk has bytes, and the rows of this tensor have no elements",
             field="data",
@@ -138,19 +138,20 @@ def _accept(plan: Plan, inlets: tuple[_Inlet, ...], chunk: Chunk) -> None:
 
 
 def _check_end(plan: Plan, inlets: tuple[_Inlet, ...]) -> None:
-    row_bytes = plan.row_elements * plan.subject.dtype.itemsize
-    lengths = [inlet.received for inlet in inlets]
-    if len(set(lengths)) > 1:
+    for inlet, spec in zip(inlets, plan.inputs, strict=True):
+        if spec.row_bytes and inlet.received % spec.row_bytes:
+            raise DataSizeMismatch(
+                f"{inlet.received} bytes are not a whole number of rows of {spec.row_bytes}",
+                field="end",
+                value=inlet.received,
+                allowed=f"a multiple of {spec.row_bytes}",
+            )
+    rows = [inlet.received // spec.row_bytes for inlet, spec in zip(inlets, plan.inputs, strict=True) if spec.row_bytes]
+    if len(set(rows)) > 1:
         raise DataSizeMismatch(
-            f"x has {lengths[0]} bytes and the upstream gradient {lengths[1]}; they must be as long as each other",
+            f"x has {inlets[0].received} bytes, which are {rows[0]} rows, and the upstream gradient "
+            f"{inlets[1].received}, which are {rows[1]}; they must have equally many",
             field="end",
-            value=lengths[1],
-            allowed=lengths[0],
-        )
-    if row_bytes and lengths[0] % row_bytes:
-        raise DataSizeMismatch(
-            f"{lengths[0]} bytes are not a whole number of rows of {row_bytes}",
-            field="end",
-            value=lengths[0],
-            allowed=f"a multiple of {row_bytes}",
+            value=inlets[1].received,
+            allowed=rows[0] * plan.inputs[1].row_bytes,
         )

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping
 
 from actserve_server.activations import catalogue
-from actserve_server.activations.spec import Parameter, Record
+from actserve_server.activations.spec import LIBRARIES, GatedActivation, Library, Record, ResizingActivation
+from actserve_server.engine.parameters import Arguments, Given, arguments
 from actserve_server.errors import (
     InvalidAxis,
     InvalidOption,
@@ -19,8 +19,8 @@ from actserve_server.errors import (
     InvalidShape,
     LimitExceeded,
     UnknownActivation,
-    UnknownParameter,
 )
+from actserve_server.kernels.threads import SOLO, Team
 from actserve_server.modes.base import Mode, Subject, Tensor, is_axis, resolve_axis
 from actserve_server.modes.maps import Derivative
 
@@ -45,11 +45,27 @@ class Job:
 
     activation: str
     mode: Mode
-    parameters: Mapping[str, float | str | bool]
+    parameters: Mapping[str, Given]
     inputs: tuple[Tensor, ...]
     axis: int | None = None
     chunk_bytes: int = 0
     open_ended: bool = False
+    accuracy: str = "exact"
+    preset: str = ""
+    """The library whose names and defaults are meant; the empty string for ours."""
+    reject_nonfinite: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Input:
+    """How the bytes of an input are cut. A unit is the least that can be computed by itself, an element or a block of slices;
+    all inputs have equally many."""
+
+    unit_bytes: int
+    row_bytes: int
+    """The bytes of one entry of the first dimension; all of them for a scalar."""
+    total_bytes: int | None
+    """None when not known beforehand."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,28 +74,31 @@ class Plan:
 
     subject: Subject
     mode: Mode
-    inputs: int
-    """How many inputs there are: x, and perhaps the upstream gradient."""
+    inputs: tuple[Input, ...]
+    """x, and perhaps the upstream gradient."""
     results: tuple[Tensor, ...]
     open_ended: bool
-    row_elements: int
-    """Elements of x in one entry of its first dimension; all of them for a scalar."""
-    block_elements: int
-    """How many elements are computed at a time, at most: a multiple of the subject's unit."""
+    block_units: int
+    """How many units are computed at a time, at most."""
     max_lead_bytes: int
     max_tensor_bytes: int
+    reject_nonfinite: bool = False
 
     @property
-    def total_bytes(self) -> int | None:
-        """The bytes of each input; None when not known beforehand."""
-        return None if self.open_ended else math.prod(self.subject.shape) * self.subject.dtype.itemsize
+    def units(self) -> int:
+        """How many units there are in a job of known size."""
+        x = self.inputs[0]
+        return (x.total_bytes or 0) // x.unit_bytes if x.unit_bytes else 0
+
+    @property
+    def upstream(self) -> bool:
+        """Whether there is an upstream gradient."""
+        return len(self.inputs) == 2
 
 
-def plan(job: Job, limits: Limits) -> Plan:
-    """Check a job and lay out its computation."""
-    record = catalogue.find(job.activation)
-    if record is None:
-        raise UnknownActivation(job.activation, catalogue.near(job.activation))
+def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
+    """Check a job and lay out its computation, over the cores of a team."""
+    record, library = _record(job)
     upstream = _check_inputs(job)
     x = job.inputs[0]
     _check_shape(x, "header.inputs[0].shape", job.open_ended, limits)
@@ -90,39 +109,113 @@ def plan(job: Job, limits: Limits) -> Plan:
             value=job.chunk_bytes,
         )
     chunk_bytes = min(job.chunk_bytes or limits.chunk_bytes, limits.max_chunk_bytes)
+    axis = _axis(record, job)
+    given = arguments(record, job.parameters, library, x.shape, limits.max_slice_bytes)
     subject = Subject(
         record=record,
-        parameters=_parameters(record, job.parameters),
+        parameters=given.numbers,
         dtype=x.dtype,
         shape=x.shape,
-        axis=_axis(record, job),
+        axis=axis,
         piece_elements=max(chunk_bytes // x.dtype.itemsize, 1),
+        columns=given.columns,
+        options=given.options,
+        result_length=_result_length(record, axis, x.shape, given),
+        accuracy=job.accuracy,
+        team=team,
     )
     job.mode.check(subject, upstream=upstream, open_ended=job.open_ended)
     results = job.mode.results(subject)
-    if upstream and job.inputs[1].shape != results[0].shape:
+    if upstream and job.inputs[1].shape != subject.result_shape:
         raise InvalidShape(
             f"the upstream gradient has shape {list(job.inputs[1].shape)}, and must have the result's, "
-            f"{list(results[0].shape)}",
+            f"{list(subject.result_shape)}",
             field="header.inputs[1].shape",
             value=list(job.inputs[1].shape),
-            allowed=list(results[0].shape),
+            allowed=list(subject.result_shape),
         )
-    unit = subject.unit_elements
-    _limit("a block of slices", "header.axis", unit * x.dtype.itemsize, limits.max_slice_bytes, "max_slice_bytes")
+    itemsize = x.dtype.itemsize
+    unit = max(subject.unit_elements, subject.result_unit_elements)
+    _limit("a block of slices", "header.axis", unit * itemsize, limits.max_slice_bytes, "max_slice_bytes")
     for tensor in results:
         _limit(f"the result {tensor.name!r}", "header", tensor.nbytes, limits.max_tensor_bytes, "max_tensor_bytes")
+    units = (subject.unit_elements, subject.result_unit_elements)
     return Plan(
         subject=subject,
         mode=job.mode,
-        inputs=len(job.inputs),
+        inputs=tuple(
+            Input(
+                unit_bytes=elements * itemsize,
+                row_bytes=math.prod(tensor.shape[1:]) * itemsize,
+                total_bytes=None if job.open_ended else tensor.nbytes,
+            )
+            for elements, tensor in zip(units, job.inputs, strict=False)
+        ),
         results=results,
         open_ended=job.open_ended,
-        row_elements=math.prod(x.shape[1:]),
-        block_elements=max(subject.piece_elements // unit * unit, unit) if unit else subject.piece_elements,
-        max_lead_bytes=max(limits.max_lead_bytes, 2 * unit * x.dtype.itemsize),
+        block_units=max(subject.piece_elements // max(unit, 1), 1),
+        max_lead_bytes=max(limits.max_lead_bytes, 2 * unit * itemsize),
         max_tensor_bytes=limits.max_tensor_bytes,
+        reject_nonfinite=job.reject_nonfinite,
     )
+
+
+def _record(job: Job) -> tuple[Record, Library | None]:
+    """The activation meant by a name, in the library of the preset, which may also stand before the name: jax:gelu."""
+    prefix, colon, rest = job.activation.partition(":")
+    preset, name = (prefix, rest) if colon else (job.preset, job.activation)
+    if not preset:
+        record = catalogue.find(name)
+        if record is None:
+            raise UnknownActivation(name, catalogue.near(name))
+        return record, None
+    if preset not in LIBRARIES or (colon and job.preset not in ("", preset)):
+        raise InvalidOption(
+            f"the preset is {preset!r}, and must be one of {', '.join(LIBRARIES)}, once",
+            field="header.preset",
+            value=preset,
+            allowed=", ".join(LIBRARIES),
+        )
+    found = catalogue.find_in(preset, name)
+    if found is None:
+        raise UnknownActivation(name, catalogue.near(name, preset), where=f" in {preset}")
+    return found
+
+
+def _result_length(record: Record, axis: int | None, shape: tuple[int, ...], given: Arguments) -> int:
+    """The length of the axis in the result. Raises InvalidShape and InvalidParameter."""
+    if axis is None:
+        return 0
+    n = shape[axis] if shape else 1
+    k = given.options.get("k")
+    if isinstance(k, int) and k > n:
+        raise InvalidParameter(
+            f"k of {record.name} is {k}, and the axis has {n} elements",
+            field="header.parameters['k']",
+            value=k,
+            allowed=f"a whole number in [1, {n}]",
+        )
+    if isinstance(record, GatedActivation):
+        if n % 2 or not shape:
+            raise InvalidShape(
+                f"{record.name} halves axis {axis}, whose length is {n}, and must be even",
+                field="header.inputs[0].shape",
+                value=list(shape),
+                allowed=f"an even length of dimension {axis}",
+            )
+        return n // 2
+    if isinstance(record, ResizingActivation):
+        if not shape:
+            raise InvalidShape(
+                f"{record.name} needs an axis, and a scalar has none", field="header.inputs[0].shape", value=[]
+            )
+        try:
+            return record.length(n, **given.options)
+        except ValueError as error:
+            raise InvalidParameter(
+                f"{record.name}: {error}", field="header.parameters", value=n, allowed=str(error)
+            ) from None
+    return n
 
 
 def _limit(what: str, field: str, value: int, limit: int, setting: str) -> None:
@@ -195,47 +288,3 @@ def _axis(record: Record, job: Job) -> int | None:
             value=axis,
         )
     return axis
-
-
-def _parameters(record: Record, given: Mapping[str, float | str | bool]) -> tuple[float, ...]:
-    """The kernel's arguments."""
-    names = {alias: parameter for parameter in record.parameters for alias in (parameter.name, *parameter.aliases)}
-    values: dict[str, float] = {}
-    # In the order of their names, because a message's map has none: the same mistake is told in the same words.
-    for name, value in sorted(given.items()):
-        field = f"header.parameters[{name!r}]"
-        parameter = names.get(name)
-        if parameter is None:
-            takes = ", ".join(p.name for p in record.parameters) or "none"
-            near = difflib.get_close_matches(name, names, n=2)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            raise UnknownParameter(
-                f"{record.name} has no parameter {name!r}{hint} (it takes: {takes})",
-                field=field,
-                value=name,
-                allowed=takes,
-                near=", ".join(near),
-            )
-        if parameter.name in values:
-            both = " and ".join(
-                sorted(alias for alias, other in names.items() if other is parameter and alias in given)
-            )
-            raise InvalidParameter(
-                f"{both} are one parameter of {record.name}; give one of them", field=field, value=name
-            )
-        values[parameter.name] = _argument(record, parameter, value, field)
-    return tuple(values[p.name] if p.name in values else _argument(record, p, p.default, "") for p in record.parameters)
-
-
-def _argument(record: Record, parameter: Parameter, value: float | str | bool, field: str) -> float:
-    if parameter.choices:
-        if isinstance(value, str) and value in parameter.choices:
-            return float(parameter.choices.index(value))
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and parameter.accepts(float(value)):
-        return float(value)
-    raise InvalidParameter(
-        f"{parameter.name} of {record.name} is {value!r}, and must be {parameter.allowed()}",
-        field=field,
-        value=value,
-        allowed=parameter.allowed(),
-    )

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
 from actserve_server.modes.base import Piece, Scalars, Tensor
+from actserve_server.modes.nonfinite import NonfiniteCounts
 
 
 class Run:
@@ -19,6 +20,9 @@ class Run:
         self.compute_time_s = 0.0
         """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
         self.scalars: Scalars = None
+        reject = plan.reject_nonfinite
+        self.nonfinite_in = NonfiniteCounts("x", reject=reject)
+        self.nonfinite_out = NonfiniteCounts("the result", reject=reject)
 
     def pieces(self, chunks: Iterable[Chunk]) -> Iterator[Piece]:
         """The result, piece by piece; each is good only until the next is asked for.
@@ -26,8 +30,9 @@ class Run:
         Stops within one piece when closed. Raises what `blocks` raises, and whatever `chunks` raises.
         """
         plan = self._plan
-        stage = plan.mode.start(plan.subject, upstream=plan.inputs == 2)
+        stage = plan.mode.start(plan.subject, self.nonfinite_out, upstream=plan.upstream)
         for first, inputs in blocks(plan, chunks):
+            self.nonfinite_in.add(first, inputs[0])
             yield from self._timed(stage.block(first, *inputs))
             self._elements = first + inputs[0].size
         yield from self._timed(stage.finish(self.rows))
@@ -38,7 +43,8 @@ class Run:
         """The first dimension of x: as planned, or as long as it has turned out to be; None for a scalar."""
         plan = self._plan
         if plan.open_ended:
-            return self._elements // plan.row_elements if plan.row_elements else 0
+            row_elements = plan.inputs[0].row_bytes // plan.subject.dtype.itemsize
+            return self._elements // row_elements if row_elements else 0
         return plan.subject.shape[0] if plan.subject.shape else None
 
     @property

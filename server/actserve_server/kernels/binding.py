@@ -1,11 +1,13 @@
 """Turns a kernel, a plain function, into one that Numba compiles, by giving its global names other values.
 
-A kernel says `exp(x)`; which exponential that is depends on the data type it is compiled for, so a copy of the
-function is made whose globals hold the chosen primitive. This module knows neither loops nor records.
+A kernel says `exp(x)`; which exponential that is depends on the precision it is compiled in, so a copy of the function is
+made whose globals hold the chosen primitive, and whose constants have the precision's type. This module knows neither loops
+nor records.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import types
 from collections.abc import Callable, Mapping
@@ -13,6 +15,8 @@ from typing import Any
 
 import numba
 import numpy as np
+
+from actserve_server.elementary.source import Exact
 
 __all__ = ["Bindings", "digest"]
 
@@ -35,29 +39,37 @@ def _is_kernel(value: Any) -> bool:
 
 
 class Bindings:
-    """One set of primitives, and the functions bound to it so far.
+    """One set of primitives, the type of numbers, and the functions bound to them so far.
 
-    >>> double = Bindings({}, "").inline(kernel(lambda x: x + x))
+    >>> double = Bindings({}).inline(kernel(lambda x: x + x))
     >>> double(2.0)
     4.0
 
-    `suffix` goes into the symbol of everything compiled: Numba finds code by its symbol, and code that came from
-    the disk must not answer to the name of another function compiled here.
+    What a function computes goes into its symbol: Numba finds code by its symbol, and code that came from the disk must not
+    answer to the name of another function compiled here.
     """
 
-    def __init__(self, primitives: Mapping[str, Any], suffix: str) -> None:
+    def __init__(self, primitives: Mapping[str, Any], scalar: type[np.floating[Any]] = np.float64) -> None:
         self._primitives = primitives
-        self._suffix = suffix
+        self._scalar = scalar
         self._bound: dict[Function, Function | None] = {}
 
-    def bind(self, function: types.FunctionType) -> types.FunctionType:
-        """A copy of a function whose globals are compiled kernels, chosen primitives and constants."""
-        names = {name: self._value(name, value, function) for name, value in _globals_used(function).items()}
-        return self.named(types.FunctionType(function.__code__, {"__name__": __name__, **names}, function.__name__))
+    def bind(self, function: types.FunctionType, name: str) -> types.FunctionType:
+        """A copy of a function, under a symbol of its own, whose globals are compiled kernels, primitives and constants."""
+        return self._copy(function, self._names(function), name)
 
-    def named(self, function: types.FunctionType) -> types.FunctionType:
-        """The function itself, under a symbol of its own."""
-        function.__qualname__ = function.__name__ = f"{function.__name__}_{self._suffix}"
+    def _names(self, function: types.FunctionType) -> dict[str, Any]:
+        return {name: self._value(name, value, function) for name, value in _globals_used(function).items()}
+
+    def _copy(self, function: types.FunctionType, names: dict[str, Any], name: str) -> types.FunctionType:
+        code = function.__code__
+        code = code.replace(co_consts=tuple(self._constant(constant) for constant in code.co_consts))
+        return self.named(types.FunctionType(code, {"__name__": __name__, **names}), name)
+
+    @staticmethod
+    def named(function: types.FunctionType, name: str) -> types.FunctionType:
+        """The function itself, under a symbol."""
+        function.__qualname__ = function.__name__ = name
         function.__module__ = __name__
         return function
 
@@ -65,11 +77,23 @@ class Bindings:
         """A function for other compiled functions to call; LLVM always inlines it, so that their loops vectorize."""
         if function not in self._bound:
             self._bound[function] = None
-            self._bound[function] = numba.njit(forceinline=True, error_model="numpy")(self.bind(function))
+            names = self._names(function)
+            content = digest(function, self._primitives).hex()[:20]
+            copy = self._copy(function, names, f"{function.__name__}_{self._scalar.__name__}_{content}")
+            self._bound[function] = numba.njit(forceinline=True, error_model="numpy")(copy)
         bound = self._bound[function]
         if bound is None:
             raise TypeError(f"kernel {function.__qualname__} calls itself")
         return bound
+
+    def _constant(self, value: Any) -> Any:
+        if isinstance(value, Exact):
+            return float(value)
+        if isinstance(value, float):
+            return self._scalar(value) if self._scalar is not np.float64 else value
+        if isinstance(value, tuple):
+            return tuple(self._constant(item) for item in value)
+        return value
 
     def _value(self, name: str, value: Any, user: types.FunctionType) -> Any:
         value = self._primitives.get(name, value)
@@ -77,22 +101,44 @@ class Bindings:
             return self.inline(value)
         if isinstance(value, (types.FunctionType, *_MUTABLE)):
             raise TypeError(f"kernel {user.__qualname__} uses {name}: neither a kernel, a primitive nor a constant")
-        return value
+        return self._constant(value)
 
 
 def digest(function: types.FunctionType, primitives: Mapping[str, Any]) -> bytes:
-    """What a kernel and the kernels that it calls compute, hashed; primitives count by name alone.
+    """What a kernel computes, with the kernels and primitives that it calls, hashed.
 
-    It is taken from the bytecode, so that it also tells apart functions that have no source file.
+    It is taken from the bytecode, so that it also tells apart functions that have no source file. What is no kernel,
+    an instruction of the machine or a compiled function, counts by its name alone.
     """
+    return _digest(function, _Primitives(primitives))
+
+
+class _Primitives:
+    """Primitives as a key of the cache: there are few sets, and each lives as long as the program."""
+
+    def __init__(self, primitives: Mapping[str, Any]) -> None:
+        self.table = primitives
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Primitives) and self.table is other.table
+
+
+@functools.cache
+def _digest(function: types.FunctionType, primitives: _Primitives) -> bytes:
     code = function.__code__
     sha = hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names, code.co_varnames)).encode())
     for name, value in sorted(_globals_used(function).items()):
-        if name in primitives:
-            continue
+        value = primitives.table.get(name, value)
         sha.update(name.encode())
         if _is_kernel(value):
-            sha.update(digest(value, primitives))
-        elif not isinstance(value, types.ModuleType):
+            sha.update(_digest(value, primitives))
+        elif isinstance(value, Exact):
+            sha.update(f"exact {value!r}".encode())
+        elif isinstance(value, (float, int, str, tuple)):
             sha.update(repr(value).encode())
+        elif not isinstance(value, types.ModuleType):
+            sha.update(getattr(value, "__name__", type(value).__name__).encode())
     return sha.digest()

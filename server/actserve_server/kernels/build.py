@@ -12,9 +12,9 @@ import hashlib
 import pickle
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llvmlite
 import numba
@@ -24,24 +24,18 @@ from numba.core import types as numba_types
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 
-from actserve_server import elementary
 from actserve_server.activations.spec import Record
 from actserve_server.kernels import target
 from actserve_server.kernels.binding import Bindings, digest
-from actserve_server.kernels.loops import OPERATIONS
+from actserve_server.kernels.forms import Form, form_of, inline
+from actserve_server.kernels.loops import channelled, operations
 
-__all__ = ["ARGUMENTS", "DTYPES", "Unit", "callable_of", "dump", "fingerprint", "revive", "translate", "unit_of"]
+__all__ = ["ARGUMENTS", "Unit", "callable_of", "dump", "fingerprint", "revive", "translate", "unit_of"]
 
 Function = Callable[..., Any]
 
 _TARGET = target.pin()
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
-
-DTYPES: dict[np.dtype[Any], tuple[numba_types.Type, Mapping[str, Function]]] = {
-    np.dtype(np.float32): (numba_types.float32, elementary.NARROW),
-    np.dtype(np.float64): (numba_types.float64, elementary.WIDE),
-}
-"""The data types of tensors that have loops, each with the primitives that suffice for it."""
 
 
 def _received(dtype: numba_types.Type, dimensions: int) -> numba_types.Type:
@@ -49,17 +43,27 @@ def _received(dtype: numba_types.Type, dimensions: int) -> numba_types.Type:
     return numba_types.Array(dtype, dimensions, "C", readonly=True, aligned=False)
 
 
-ARGUMENTS: dict[str, Callable[[numba_types.Type, int], numba_types.Type]] = {
-    "input": lambda dtype, _: _received(dtype, 1),
-    "block": lambda dtype, _: _received(dtype, 3),
-    "output": lambda dtype, _: numba_types.Array(dtype, 1, "C"),
-    "state": lambda *_: numba_types.Array(numba_types.float64, 3, "C"),
-    "tally": lambda *_: numba_types.Array(numba_types.int64, 1, "C"),
-    "counts": lambda *_: numba_types.Array(numba_types.int64, 2, "C"),
+def _own(dtype: numba_types.Type, dimensions: int) -> numba_types.Type:
+    return numba_types.Array(dtype, dimensions, "C")
+
+
+ARGUMENTS: dict[str, Callable[[Form, int], numba_types.Type]] = {
+    "input": lambda form, _: _received(form.source, 1),
+    "block": lambda form, _: _received(form.source, 3),
+    "output": lambda form, _: _own(form.result, 1),
+    "result_block": lambda form, _: _own(form.result, 3),
+    "wide_output": lambda *_: _own(numba_types.float64, 1),
+    "state": lambda *_: _own(numba_types.float64, 3),
+    "columns": lambda *_: _received(numba_types.float64, 2),
+    "wide_input": lambda *_: _received(numba_types.float64, 1),
+    "bits": lambda *_: _received(numba_types.uint16, 1),
+    "float_output": lambda *_: _own(numba_types.float32, 1),
+    "tally": lambda *_: _own(numba_types.int64, 1),
+    "counts": lambda *_: _own(numba_types.int64, 2),
     "index": lambda *_: numba_types.int64,
     "params": lambda _, parameters: numba_types.containers.UniTuple(numba_types.float64, parameters),
 }
-"""The words in which signatures are written, given the tensor's type and the number of parameters."""
+"""The words in which signatures are written, given the tensor's form and the number of parameters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,64 +72,99 @@ class Unit:
 
     label: str
     """What it is called in logs and file names, such as `gelu-forward-float32`."""
-    loop: Callable[[Function], Any] | None
-    """The factory of the loop around the kernel; None for a kernel that is a loop already."""
-    kernel: types.FunctionType
+    loop: Callable[..., Function] | None
+    """The factory of the loop around the kernels; None for a kernel that is a loop already."""
+    kernels: tuple[types.FunctionType, ...]
     arguments: tuple[str, ...]
     dtype: np.dtype[Any]
     parameters: int = 0
+    accuracy: str = "exact"
+    cancels: bool = False
+    columns: int = 0
+    helpers: tuple[types.FunctionType, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"no loops are compiled for {self.dtype}, only for {', '.join(map(str, DTYPES))}")
+        form_of(self.dtype)
+
+    @property
+    def form(self) -> Form:
+        """The form in which tensors are computed."""
+        form = form_of(self.dtype, self.accuracy, cancels=self.cancels)
+        # What goes on as float64 is not rounded to the tensor's type in between.
+        return form.wide() if "wide_output" in self.arguments else form
 
     def signature(self) -> tuple[numba_types.Type, ...]:
         """The types of the arguments."""
-        dtype, _ = DTYPES[self.dtype]
-        return tuple(ARGUMENTS[word](dtype, self.parameters) for word in self.arguments)
+        form = self.form
+        return tuple(ARGUMENTS[word](form, self.parameters) for word in self.arguments)
 
     def digest(self) -> str:
         """The name of the compiled code: equal for two units exactly when their code is interchangeable."""
-        _, primitives = DTYPES[self.dtype]
+        form = self.form
         sha = hashlib.sha256(fingerprint().encode())
-        sha.update(repr((self.label, self.loop and self.loop.__qualname__, self.signature())).encode())
-        sha.update(digest(self.kernel, primitives))
+        helpers = [helper.__qualname__ for helper in self.helpers]
+        facts = (self.label, form.name, self.loop and self.loop.__qualname__, self.signature(), self.columns, helpers)
+        sha.update(repr(facts).encode())
+        for kernel in self.kernels:
+            sha.update(digest(kernel, form.primitives))
         return sha.hexdigest()
 
 
-def unit_of(record: Record, operation: str, dtype: np.dtype[Any]) -> Unit:
+def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "exact") -> Unit:
     """What to compile for an operation of a record.
 
-    Raises ValueError for an operation that this kind of record lacks, and for a data type without loops.
+    Raises ValueError for an operation that this record lacks, and for a data type without loops.
     """
-    operations = OPERATIONS[type(record)]
-    if operation not in operations:
-        raise ValueError(f"{record.name} has no operation {operation!r}; it has {', '.join(operations)}")
-    chosen = operations[operation]
-    kernel = getattr(record, chosen.kernel)
-    label = f"{record.name}-{operation}-{dtype}"
-    return Unit(label, chosen.loop, kernel, chosen.arguments, dtype, len(record.parameters))
+    table = operations(record)
+    if operation not in table:
+        raise ValueError(f"{record.name} has no operation {operation!r}; it has {', '.join(table)}")
+    chosen = table[operation]
+    form = form_of(dtype, accuracy, cancels=chosen.cancels)
+    return Unit(
+        label=f"{record.name}-{operation}-{form.name}",
+        loop=chosen.loop,
+        kernels=cast("tuple[types.FunctionType, ...]", chosen.kernels),
+        arguments=chosen.arguments,
+        dtype=dtype,
+        parameters=sum(_WIDTHS.get(parameter.kind, 1) for parameter in record.parameters),
+        accuracy=accuracy,
+        cancels=chosen.cancels,
+        columns=chosen.columns,
+        helpers=cast("tuple[types.FunctionType, ...]", chosen.helpers),
+    )
+
+
+_WIDTHS = {"axis": 0, "seed": 2}
+"""How many numbers a kernel is given for a parameter, where that is not one."""
 
 
 @functools.cache
 def fingerprint() -> str:
-    """Everything but the kernel itself that compiled code depends on: sources, versions and the target, hashed."""
+    """What all compiled code depends on beside its kernels: the loops' sources, versions and the target, hashed."""
     sha = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version, _TARGET)).encode())
     package = Path(__file__).resolve().parent.parent
-    for folder in ("activations", "elementary", "kernels"):
-        for source in sorted((package / folder).glob("*.py")):
-            sha.update(f"{folder}/{source.name}\0".encode())
-            sha.update(hashlib.sha256(source.read_bytes()).digest())
+    for source in (*sorted((package / "kernels").glob("*.py")), package / "elementary" / "bits.py"):
+        sha.update(f"{source.parent.name}/{source.name}\0".encode())
+        sha.update(hashlib.sha256(source.read_bytes()).digest())
     return sha.hexdigest()
 
 
+@functools.cache
+def _bindings(form: Form) -> Bindings:
+    """Kernels bound so far in this process, so that what many of them share is translated once."""
+    return Bindings(form.primitives, form.scalar)
+
+
 def _source(unit: Unit) -> types.FunctionType:
-    _, primitives = DTYPES[unit.dtype]
-    bindings = Bindings(primitives, unit.digest()[:20])
+    bindings, symbol = _bindings(unit.form), f"loop_{unit.digest()[:20]}"
     if unit.loop is None:
-        return bindings.bind(unit.kernel)
-    loop: Any = unit.loop(bindings.inline(unit.kernel))
-    return bindings.named(loop)
+        (kernel,) = unit.kernels
+        return bindings.bind(kernel, symbol)
+    bound = [bindings.inline(kernel) for kernel in unit.kernels]
+    if unit.columns:
+        bound = [channelled(inline, kernel, unit.columns) for kernel in bound]
+    loop: Any = unit.loop(unit.form, *bound, *(inline(helper) for helper in unit.helpers))
+    return bindings.named(loop, symbol)
 
 
 def translate(unit: Unit) -> CompileResult:
@@ -158,7 +197,7 @@ def callable_of(unit: Unit, result: CompileResult) -> Function:
 
     A single block of slices may come without its outer dimension, and its states then without theirs.
     """
-    plain = unit.kernel if unit.loop is None else unit.loop(unit.kernel)
+    plain = unit.kernels[0] if unit.loop is None else unit.loop(unit.form, *unit.kernels, *unit.helpers)
     dispatcher = numba.njit(**_OPTIONS)(plain)
     dispatcher.add_overload(result)
     dispatcher.disable_compile()

@@ -4,19 +4,27 @@
     gelu = load(GELU, "forward", np.float32)
     gelu(x, out, ())
 
-What a loaded function takes, by operation (`params` are the parameters as float64, in the record's order):
+What a loaded function takes, by operation (`params` are the parameters as `spec.Parameter` says, as float64):
 
 =====================  ===================================================================
 elementwise
 forward, derivative    (x, out, params), one-dimensional
 vjp                    (x, g, out, params)
+gradient_NAME          (x, g, out, params): the terms g df/dNAME, as float64
+..._channels           (x, [g,] start, out, columns, inner): parameters as columns[parameter, channel]
+                       of an indexed record, `start`, the global index of x[0], comes before out
 along an axis          x and g: (outer, n, inner); states: (outer, state_size, inner)
 reduce                 (x, state, params)
-forward                (x, start, out, state, params); out[0] is element `start` of x
+forward                (x, start, out, state, origin, params); out[0] is element `start` of x
 vjp_reduce             (x, g, state, vjp_state, params)
-vjp                    (x, g, start, out, state, vjp_state, params)
-jacobian               (x, start, out, state, params); out[0] is element `start` of (outer, n, inner, n)
-jacobian_diagonal      (x, start, out, state, params); the entries with k = i, of x's shape
+vjp                    (x, g, start, out, state, vjp_state, origin, params)
+jacobian               (x, start, out, state, origin, params); out[0] is element `start` of (outer, n, inner, n)
+jacobian_diagonal      (x, start, out, state, origin, params); the entries with k = i, of x's shape
+                       `origin` is the global index of x[0, 0, 0]; reductions of an indexed record take it after x, g
+gated, resizing        x: (outer, n, inner); out and g of the result's shape, derivatives of x's
+forward                (x, out, params)
+derivative             (x, out, params): both partial derivatives; gated only
+vjp                    (x, g, out, params)
 =====================  ===================================================================
 
 A single block may be given as (n, inner), and its states then as (state_size, inner).
@@ -34,21 +42,23 @@ import os
 import queue
 import threading
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from actserve_server.activations.spec import Record
-from actserve_server.kernels.build import DTYPES, Unit, callable_of, dump, fingerprint, revive, translate, unit_of
+from actserve_server.activations.spec import Activation, AxisActivation, Record, ResizingActivation
+from actserve_server.kernels.build import Unit, callable_of, dump, fingerprint, revive, translate, unit_of
 from actserve_server.kernels.cache import Cache
 from actserve_server.kernels.cold import Child, ChildFailed
-from actserve_server.kernels.loops import OPERATIONS
+from actserve_server.kernels.forms import ACCURACIES, DTYPES, SIXTEEN_BITS
+from actserve_server.kernels.loops import operations as operations_of
 from actserve_server.kernels.reductions import REDUCTIONS
+from actserve_server.kernels.services import SERVICES
 
-__all__ = ["close", "configure", "load", "load_reduction", "warm"]
+__all__ = ["close", "configure", "has_fast", "load", "load_reduction", "load_service", "units", "warm"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +86,7 @@ def configure(cache_dir: Path | None, baked: Sequence[Path] = ()) -> None:
         _loaded.clear()
 
 
-def load(record: Record, operation: str, dtype: npt.DTypeLike) -> Compiled:
+def load(record: Record, operation: str, dtype: npt.DTypeLike, accuracy: str = "exact") -> Compiled:
     """The compiled loop for an operation of a record, as the head of this module says.
 
     >>> out = np.empty(2, np.float32)
@@ -88,8 +98,8 @@ def load(record: Record, operation: str, dtype: npt.DTypeLike) -> Compiled:
     same one compile it once. Raises ValueError for an operation or a data type that there is none for.
     """
     dtype = np.dtype(dtype)
-    key = (record, operation, dtype)
-    return _loaded.get(key) or _load(key, lambda: unit_of(record, operation, dtype))
+    key = (record, operation, dtype, accuracy)
+    return _loaded.get(key) or _load(key, lambda: unit_of(record, operation, dtype, accuracy))
 
 
 def load_reduction(name: str, dtype: npt.DTypeLike) -> Compiled:
@@ -99,27 +109,60 @@ def load_reduction(name: str, dtype: npt.DTypeLike) -> Compiled:
     return _loaded.get(key) or _load(key, lambda: _reduction(name, dtype))
 
 
+def load_service(name: str, dtype: npt.DTypeLike) -> Compiled:
+    """A compiled loop of `services`, by its name there; 16-bit elements are given as uint16."""
+    dtype = np.dtype(dtype)
+    key = (name, dtype)
+    return _loaded.get(key) or _load(key, lambda: _service(name, dtype))
+
+
+def units(records: Iterable[Record], kinds: Iterable[npt.DTypeLike] = DTYPES) -> Iterator[tuple[_Key, Unit]]:
+    """All that the engine ever loads for some records and data types, with the reductions and services.
+
+    Plain elementwise activations of 16 bits are tables, made of the float64 kernels.
+    """
+    dtypes = [np.dtype(kind) for kind in kinds]
+    for record in records:
+        for operation in operations_of(record):
+            for dtype in dtypes:
+                if dtype in SIXTEEN_BITS and not _has_sixteen_bits(record, operation):
+                    continue
+                for accuracy in ACCURACIES:
+                    if accuracy == "exact" or (has_fast(record, operation) and dtype == np.float32):
+                        yield (record, operation, dtype, accuracy), unit_of(record, operation, dtype, accuracy)
+    wide = [dtype for dtype in dtypes if dtype not in SIXTEEN_BITS]
+    yield from (((name, dtype), _reduction(name, dtype)) for name in REDUCTIONS for dtype in wide)
+    for name in SERVICES:
+        for dtype in dtypes:
+            if dtype in SIXTEEN_BITS or name == "count_nonfinite":
+                yield (name, dtype), _service(name, dtype)
+
+
+def has_fast(record: Record, operation: str) -> bool:
+    """Whether an operation has a loop in single precision of its own."""
+    if isinstance(record, AxisActivation):
+        return record.fast
+    return not operation.startswith("gradient") and not isinstance(record, ResizingActivation)
+
+
+def _has_sixteen_bits(record: Record, operation: str) -> bool:
+    if isinstance(record, Activation):
+        return record.indexed or operation.endswith("_channels")
+    # What looks at slices reads them as float32, and is the float32 loop.
+    return not operation.startswith(("reduce", "vjp_reduce"))
+
+
 def warm(
     records: Iterable[Record],
-    operations: Iterable[str] | None = None,
-    dtypes: Iterable[npt.DTypeLike] | None = None,
+    dtypes: Iterable[npt.DTypeLike] = DTYPES,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> None:
-    """Compile everything that records and reductions need and load it, in as many processes as there are cores.
+    """Compile everything that records need and load it, in as many processes as there are cores.
 
-    `operations` and `dtypes` restrict what is compiled; `progress` is told how many are done, of how many, and the
-    label of the last. It is called in the thread that called `warm`.
+    `dtypes` restricts what is compiled; `progress` is told how many are done, of how many, and the label of the last. It is
+    called in the thread that called `warm`.
     """
-    chosen = None if operations is None else set(operations)
-    kinds: list[np.dtype[Any]] = list(DTYPES) if dtypes is None else [np.dtype(dtype) for dtype in dtypes]
-    tasks: list[tuple[_Key, Unit]] = [
-        ((record, operation, dtype), unit_of(record, operation, dtype))
-        for record in records
-        for operation in OPERATIONS[type(record)]
-        if chosen is None or operation in chosen
-        for dtype in kinds
-    ]
-    tasks += [((name, dtype), _reduction(name, dtype)) for name in REDUCTIONS for dtype in kinds]
+    tasks = list(units(records, dtypes))
     children: queue.SimpleQueue[Child] = queue.SimpleQueue()
     count = os.cpu_count() or 1
     for _ in range(count):
@@ -158,7 +201,17 @@ def close() -> None:
 def _reduction(name: str, dtype: np.dtype[Any]) -> Unit:
     reduction = REDUCTIONS[name]
     function = cast(types.FunctionType, reduction.function)
-    return Unit(f"{name}-{dtype}", None, function, reduction.arguments, dtype)
+    return Unit(f"{name}-{dtype}", None, (function,), reduction.arguments, dtype)
+
+
+def _service(name: str, dtype: np.dtype[Any]) -> Unit:
+    service = SERVICES[name]
+    arguments = service.arguments
+    if dtype in SIXTEEN_BITS:
+        arguments = tuple("bits" if word == "stored" else word for word in arguments)
+    else:
+        arguments = tuple("input" if word == "stored" else word for word in arguments)
+    return Unit(f"{name}-{dtype}", service.loop, (), arguments, dtype)
 
 
 def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Compiled:

@@ -1,12 +1,8 @@
-"""The loops that run a record's kernels over arrays, and the table of operations that `compiler.load` offers.
+"""The loops that run a record's kernels over arrays, and which of them each operation of a record is.
 
-Each factory takes a compiled scalar kernel and returns the plain function that Numba compiles around it. Scalars go in
-as float64 and come out rounded to the array's type once, where they are stored. A NaN that comes out is always the
-canonical one, for which operand's NaN survives an instruction differs between processors, and between the body of a
-vectorized loop and its remainder.
-
-A loop writes as many elements as its output holds, and refuses shapes that would take it out of bounds; it knows
-neither where its pieces come from nor which activation it runs.
+Each factory takes the form in which tensors are computed and compiled scalar kernels, and returns the plain function that
+Numba compiles around them. A loop writes as many elements as its output holds, and refuses shapes that would take it out
+of bounds; it knows neither where its pieces come from nor which activation it runs.
 """
 
 from __future__ import annotations
@@ -17,67 +13,265 @@ from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.spec import Activation, AxisActivation
+from actserve_server.activations.spec import (
+    Activation,
+    AxisActivation,
+    GatedActivation,
+    Kernel,
+    Record,
+    ResizingActivation,
+)
+from actserve_server.kernels.forms import Form
 
-__all__ = ["OPERATIONS", "Operation"]
+__all__ = ["Operation", "operations"]
 
 Function = Callable[..., Any]
 
+_HUGE_BLOCK = 1024
 
-def _elements(kernel: Function) -> Function:
+
+# ---- each element by itself ------------------------------------------------------------------------------------------
+
+
+def _elements(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
     def elements(x, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
         for p in range(out.size):
-            v = np.float64(x[p])
-            y = kernel(v, *params)
-            out[p] = np.nan if np.isnan(v) | np.isnan(y) else y
+            v = load(x[p])
+            out[p] = store(v, kernel(v, *params))
 
     return elements
 
 
-def _elements_vjp(kernel: Function) -> Function:
+def _elements_vjp(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
     def elements_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
         for p in range(out.size):
-            v = np.float64(x[p])
-            y = kernel(v, *params) * np.float64(g[p])
-            out[p] = np.nan if np.isnan(v) | np.isnan(y) else y
+            v = load(x[p])
+            out[p] = store(v, kernel(v, *params) * load(g[p]))
 
     return elements_vjp
 
 
+# Where a kernel is right only up to some magnitude, its loop goes in blocks: all elements by the quick kernel, which
+# vectorizes, then the few beyond, if there are any, by the slow one.
+
+
+def _elements_huge(form: Form, kernel: Function, huge: Function, slow: Function) -> Function:
+    load, store = form.load, form.store
+
+    def elements_huge(x, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size:
+            raise ValueError("out must have as many elements as x")
+        for begin in range(0, out.size, _HUGE_BLOCK):
+            values = x[begin : begin + _HUGE_BLOCK]
+            results = out[begin : begin + _HUGE_BLOCK]
+            found = False
+            for p in range(results.size):
+                v = load(values[p])
+                found = found | huge(v, *params)
+                results[p] = store(v, kernel(v, *params))
+            if found:
+                for p in range(results.size):
+                    v = load(values[p])
+                    if huge(v, *params):
+                        results[p] = store(v, slow(v, *params))
+
+    return elements_huge
+
+
+def _elements_huge_vjp(form: Form, kernel: Function, huge: Function, slow: Function) -> Function:
+    load, store = form.load, form.store
+
+    def elements_huge_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size or g.size != out.size:
+            raise ValueError("out and the upstream gradient must have as many elements as x")
+        for begin in range(0, out.size, _HUGE_BLOCK):
+            values = x[begin : begin + _HUGE_BLOCK]
+            gradients = g[begin : begin + _HUGE_BLOCK]
+            results = out[begin : begin + _HUGE_BLOCK]
+            found = False
+            for p in range(results.size):
+                v = load(values[p])
+                found = found | huge(v, *params)
+                results[p] = store(v, kernel(v, *params) * load(gradients[p]))
+            if found:
+                for p in range(results.size):
+                    v = load(values[p])
+                    if huge(v, *params):
+                        results[p] = store(v, slow(v, *params) * load(gradients[p]))
+
+    return elements_huge_vjp
+
+
+# `start` is the global index of x[0], by which random draws are keyed.
+
+
+def _elements_indexed(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def elements_indexed(x, start, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size:
+            raise ValueError("out must have as many elements as x")
+        for p in range(out.size):
+            v = load(x[p])
+            out[p] = store(v, kernel(v, start + p, *params))
+
+    return elements_indexed
+
+
+def _elements_indexed_vjp(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def elements_indexed_vjp(x, g, start, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size or g.size != out.size:
+            raise ValueError("out and the upstream gradient must have as many elements as x")
+        for p in range(out.size):
+            v = load(x[p])
+            out[p] = store(v, kernel(v, start + p, *params) * load(g[p]))
+
+    return elements_indexed_vjp
+
+
+# Parameters that are arrays come as columns[parameter, channel]; element e of the whole belongs to channel
+# (e // inner) % channels. A run is as long as the channel stays, or steps by one with every element.
+
+
+def _one(kernel: Function) -> Function:
+    def one(v, columns, c):  # type: ignore[no-untyped-def]
+        return kernel(v, columns[0, c])
+
+    return one
+
+
+def _two(kernel: Function) -> Function:
+    def two(v, columns, c):  # type: ignore[no-untyped-def]
+        return kernel(v, columns[0, c], columns[1, c])
+
+    return two
+
+
+def _three(kernel: Function) -> Function:
+    def three(v, columns, c):  # type: ignore[no-untyped-def]
+        return kernel(v, columns[0, c], columns[1, c], columns[2, c])
+
+    return three
+
+
+_BY_COUNT: dict[int, Callable[[Function], Function]] = {1: _one, 2: _two, 3: _three}
+
+
+def channelled(inline: Callable[[Function], Function], kernel: Function, parameters: int) -> Function:
+    """A kernel of so many parameters as one of (v, columns, channel)."""
+    return inline(_BY_COUNT[parameters](kernel))
+
+
+def _channels(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def channels(x, start, out, columns, inner):  # type: ignore[no-untyped-def]
+        count = columns.shape[1]
+        if x.size != out.size or inner < 1 or count < 1 or start < 0:
+            raise ValueError("out must have as many elements as x, and there must be a channel")
+        done = 0
+        while done < out.size:
+            place = start + done
+            c = place // inner % count
+            span = count - c if inner == 1 else inner - place % inner
+            values = x[done : done + span]
+            results = out[done : done + span]
+            if inner == 1:
+                for p in range(results.size):
+                    v = load(values[p])
+                    results[p] = store(v, kernel(v, columns, c + p))
+            else:
+                for p in range(results.size):
+                    v = load(values[p])
+                    results[p] = store(v, kernel(v, columns, c))
+            done += results.size
+
+    return channels
+
+
+def _channels_vjp(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def channels_vjp(x, g, start, out, columns, inner):  # type: ignore[no-untyped-def]
+        count = columns.shape[1]
+        if x.size != out.size or g.size != out.size or inner < 1 or count < 1 or start < 0:
+            raise ValueError(
+                "out and the upstream gradient must have as many elements as x, and there must be a channel"
+            )
+        done = 0
+        while done < out.size:
+            place = start + done
+            c = place // inner % count
+            span = count - c if inner == 1 else inner - place % inner
+            values = x[done : done + span]
+            gradients = g[done : done + span]
+            results = out[done : done + span]
+            if inner == 1:
+                for p in range(results.size):
+                    v = load(values[p])
+                    results[p] = store(v, kernel(v, columns, c + p) * load(gradients[p]))
+            else:
+                for p in range(results.size):
+                    v = load(values[p])
+                    results[p] = store(v, kernel(v, columns, c) * load(gradients[p]))
+            done += results.size
+
+    return channels_vjp
+
+
+# ---- slices along an axis --------------------------------------------------------------------------------------------
+
+
 # Slices too short for a loop along them are turned on their side, many at a time: one column beside another.
-SHORT = 64
-TURNED = 64
+_SHORT = 64
+_TURNED = 64
 
 
-def _reduce(kernel: Function) -> Function:
+def _reduce(form: Form, kernel: Function) -> Function:
     def reduce(x, state, params):  # type: ignore[no-untyped-def]
         if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
             raise ValueError("the state must have a column for every slice")
         outer, n, inner = x.shape
-        if inner == 1 and n <= SHORT and outer > 1:
-            for first in range(0, outer, TURNED):
-                count = min(TURNED, outer - first)
-                block = np.empty((n, count), x.dtype)
-                found = np.empty((state.shape[1], count))
-                for j in range(count):
-                    for i in range(n):
-                        block[i, j] = x[first + j, i, 0]
-                kernel(block, found, *params)
-                for j in range(count):
-                    for row in range(state.shape[1]):
-                        state[first + j, row, 0] = found[row, j]
+        if inner > 1 or n > _SHORT or outer == 1:
+            for o in range(outer):
+                kernel(x[o], state[o], *params)
             return
-        for o in range(outer):
-            kernel(x[o], state[o], *params)
+        for first in range(0, outer, _TURNED):
+            count = min(_TURNED, outer - first)
+            block = np.empty((n, count), x.dtype)
+            found = np.empty((state.shape[1], count))
+            for j in range(count):
+                for i in range(n):
+                    block[i, j] = x[first + j, i, 0]
+            kernel(block, found, *params)
+            for j in range(count):
+                for row in range(state.shape[1]):
+                    state[first + j, row, 0] = found[row, j]
 
     return reduce
 
 
-def _reduce_vjp(kernel: Function) -> Function:
+def _reduce_indexed(form: Form, kernel: Function) -> Function:
+    def reduce_indexed(x, start, state, params):  # type: ignore[no-untyped-def]
+        if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
+            raise ValueError("the state must have a column for every slice")
+        for o in range(x.shape[0]):
+            kernel(x[o], state[o], start + o * x.shape[1] * x.shape[2], *params)
+
+    return reduce_indexed
+
+
+def _reduce_vjp(form: Form, kernel: Function) -> Function:
     def reduce_vjp(x, g, state, vjp_state, params):  # type: ignore[no-untyped-def]
         if g.shape != x.shape:
             raise ValueError("the upstream gradient must have the shape of x")
@@ -86,46 +280,72 @@ def _reduce_vjp(kernel: Function) -> Function:
         if vjp_state.shape[0] != x.shape[0] or vjp_state.shape[2] != x.shape[2]:
             raise ValueError("the state of the product must have a column for every slice")
         outer, n, inner = x.shape
-        if inner == 1 and n <= SHORT and outer > 1:
-            for first in range(0, outer, TURNED):
-                count = min(TURNED, outer - first)
-                block, upstream = np.empty((n, count), x.dtype), np.empty((n, count), x.dtype)
-                found, products = np.empty((state.shape[1], count)), np.empty((vjp_state.shape[1], count))
-                for j in range(count):
-                    for i in range(n):
-                        block[i, j] = x[first + j, i, 0]
-                        upstream[i, j] = g[first + j, i, 0]
-                    for row in range(state.shape[1]):
-                        found[row, j] = state[first + j, row, 0]
-                kernel(block, upstream, found, products, *params)
-                for j in range(count):
-                    for row in range(vjp_state.shape[1]):
-                        vjp_state[first + j, row, 0] = products[row, j]
+        if inner > 1 or n > _SHORT or outer == 1:
+            for o in range(outer):
+                kernel(x[o], g[o], state[o], vjp_state[o], *params)
             return
-        for o in range(outer):
-            kernel(x[o], g[o], state[o], vjp_state[o], *params)
+        for first in range(0, outer, _TURNED):
+            count = min(_TURNED, outer - first)
+            block, upstream = np.empty((n, count), x.dtype), np.empty((n, count), x.dtype)
+            found, products = np.empty((state.shape[1], count)), np.empty((vjp_state.shape[1], count))
+            for j in range(count):
+                for i in range(n):
+                    block[i, j] = x[first + j, i, 0]
+                    upstream[i, j] = g[first + j, i, 0]
+                for row in range(state.shape[1]):
+                    found[row, j] = state[first + j, row, 0]
+            kernel(block, upstream, found, products, *params)
+            for j in range(count):
+                for row in range(vjp_state.shape[1]):
+                    vjp_state[first + j, row, 0] = products[row, j]
 
     return reduce_vjp
 
 
+def _reduce_vjp_indexed(form: Form, kernel: Function) -> Function:
+    def reduce_vjp_indexed(x, g, start, state, vjp_state, params):  # type: ignore[no-untyped-def]
+        if g.shape != x.shape:
+            raise ValueError("the upstream gradient must have the shape of x")
+        if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
+            raise ValueError("the state must have a column for every slice")
+        if vjp_state.shape[0] != x.shape[0] or vjp_state.shape[2] != x.shape[2]:
+            raise ValueError("the state of the product must have a column for every slice")
+        for o in range(x.shape[0]):
+            kernel(x[o], g[o], state[o], vjp_state[o], start + o * x.shape[1] * x.shape[2], *params)
+
+    return reduce_vjp_indexed
+
+
 # In the loops below `start` is the place of out[0] in the flattened result. Single columns are run along i, and several
 # along j row by row, through one-dimensional pieces: so the innermost loop walks through memory that LLVM can see to be
-# contiguous, which a column of an array of more dimensions is not. NaNs are looked for along the way and made canonical
-# afterwards: it costs less than a choice for each element, and LLVM works at several vectors at once where a loop reduces
-# something, as it does not where it only stores.
+# contiguous, which a column of an array of more dimensions is not. NaNs are looked for along the way and mended
+# afterwards: that costs less than a choice for each element, and where a loop reduces something LLVM works at several
+# vectors at once, as it does not where it only stores. The kernels of an indexed record are also given the
+# global index of their element, `origin` being that of x[0, 0, 0]: the loops are made with and without it from one text,
+# `at`, which Numba removes where it gives nothing.
 
 
-def _slices(kernel: Function) -> Function:
-    def slices(x, start, out, state, params):  # type: ignore[no-untyped-def]
+def _no_index(origin, place):  # type: ignore[no-untyped-def]
+    return ()
+
+
+def _index(origin, place):  # type: ignore[no-untyped-def]
+    return (origin + place,)
+
+
+def _slices(form: Form, kernel: Function, at: Function) -> Function:
+    load, write, mend = form.load, form.write, form.mend
+
+    def slices(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
-        number = out.dtype.type
         done = 0
         while done < out.size:
-            row = (start + done) // inner
-            j = (start + done) % inner
+            place = start + done
+            row = place // inner
+            j = place % inner
             o = row // n
             i = row % n
             span = n - i if inner == 1 else inner - j
@@ -135,24 +355,26 @@ def _slices(kernel: Function) -> Function:
             spoilt = False
             if inner == 1:
                 for p in range(piece.size):
-                    y = number(kernel(np.float64(elements[p]), i + p, 0, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    v = load(elements[p])
+                    piece[p], nan = write(kernel(v, i + p, 0, found, *at(origin, place + p), *params))
+                    spoilt |= nan | np.isnan(elements[p])
             else:
                 for p in range(piece.size):
-                    y = number(kernel(np.float64(elements[p]), i, j + p, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    v = load(elements[p])
+                    piece[p], nan = write(kernel(v, i, j + p, found, *at(origin, place + p), *params))
+                    spoilt |= nan | np.isnan(elements[p])
             if spoilt:
                 for p in range(piece.size):
-                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
+                    piece[p] = mend(elements[p], piece[p])
             done += piece.size
 
     return slices
 
 
-def _slices_vjp(kernel: Function) -> Function:
-    def slices_vjp(x, g, start, out, state, vjp_state, params):  # type: ignore[no-untyped-def]
+def _slices_vjp(form: Form, kernel: Function, at: Function) -> Function:
+    load, write, mend = form.load, form.write, form.mend
+
+    def slices_vjp(x, g, start, out, state, vjp_state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
@@ -160,11 +382,11 @@ def _slices_vjp(kernel: Function) -> Function:
             raise ValueError("the upstream gradient or its state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
         gradients = g.reshape(g.size)[start : start + out.size]
-        number = out.dtype.type
         done = 0
         while done < out.size:
-            row = (start + done) // inner
-            j = (start + done) % inner
+            place = start + done
+            row = place // inner
+            j = place % inner
             o = row // n
             i = row % n
             span = n - i if inner == 1 else inner - j
@@ -176,29 +398,32 @@ def _slices_vjp(kernel: Function) -> Function:
             spoilt = False
             if inner == 1:
                 for p in range(piece.size):
-                    y = number(kernel(np.float64(elements[p]), np.float64(upstream[p]), i + p, 0, found, products, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    v, u = load(elements[p]), load(upstream[p])
+                    y = kernel(v, u, i + p, 0, found, products, *at(origin, place + p), *params)
+                    piece[p], nan = write(y)
+                    spoilt |= nan | np.isnan(elements[p])
             else:
                 for p in range(piece.size):
-                    y = number(kernel(np.float64(elements[p]), np.float64(upstream[p]), i, j + p, found, products, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    v, u = load(elements[p]), load(upstream[p])
+                    y = kernel(v, u, i, j + p, found, products, *at(origin, place + p), *params)
+                    piece[p], nan = write(y)
+                    spoilt |= nan | np.isnan(elements[p])
             if spoilt:
                 for p in range(piece.size):
-                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
+                    piece[p] = mend(elements[p], piece[p])
             done += piece.size
 
     return slices_vjp
 
 
-def _jacobian(kernel: Function) -> Function:
-    def jacobian(x, start, out, state, params):  # type: ignore[no-untyped-def]
+def _jacobian(form: Form, kernel: Function, at: Function) -> Function:
+    load, store = form.load, form.store
+
+    def jacobian(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size * n or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)
-        number = out.dtype.type
         done = 0
         while done < out.size:
             element = (start + done) // n
@@ -207,91 +432,279 @@ def _jacobian(kernel: Function) -> Function:
             j = element % inner
             o = row // n
             i = row % n
-            v = np.float64(values[element])
+            v = load(values[element])
             piece = out[done : done + n - k]
             found = state[o]
-            spoilt = False
             if inner == 1:
                 column = values[o * n + k : (o + 1) * n]
                 for p in range(piece.size):
-                    y = number(kernel(v, np.float64(column[p]), i, k + p, 0, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    w = load(column[p])
+                    piece[p] = store(v, kernel(v, w, i, k + p, 0, found, *at(origin, element), *params))
             else:
                 for p in range(piece.size):
-                    y = number(kernel(v, np.float64(x[o, k + p, j]), i, k + p, j, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
-            if spoilt:
-                for p in range(piece.size):
-                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
+                    w = load(x[o, k + p, j])
+                    piece[p] = store(v, kernel(v, w, i, k + p, j, found, *at(origin, element), *params))
             done += piece.size
 
     return jacobian
 
 
-def _jacobian_diagonal(kernel: Function) -> Function:
-    def jacobian_diagonal(x, start, out, state, params):  # type: ignore[no-untyped-def]
+def _jacobian_diagonal(form: Form, kernel: Function, at: Function) -> Function:
+    load, store = form.load, form.store
+
+    def jacobian_diagonal(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
         values = x.reshape(x.size)[start : start + out.size]
-        number = out.dtype.type
         done = 0
         while done < out.size:
-            row = (start + done) // inner
-            j = (start + done) % inner
+            place = start + done
+            row = place // inner
+            j = place % inner
             o = row // n
             i = row % n
             span = n - i if inner == 1 else inner - j
             piece = out[done : done + span]
             elements = values[done : done + span]
             found = state[o]
-            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
-                    v = np.float64(elements[p])
-                    y = number(kernel(v, v, i + p, i + p, 0, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
+                    v = load(elements[p])
+                    piece[p] = store(v, kernel(v, v, i + p, i + p, 0, found, *at(origin, place + p), *params))
             else:
                 for p in range(piece.size):
-                    v = np.float64(elements[p])
-                    y = number(kernel(v, v, i, i, j + p, found, *params))
-                    spoilt |= np.isnan(y)
-                    piece[p] = y
-            if spoilt:
-                for p in range(piece.size):
-                    piece[p] = np.nan if np.isnan(piece[p]) else piece[p]
+                    v = load(elements[p])
+                    piece[p] = store(v, kernel(v, v, i, i, j + p, found, *at(origin, place + p), *params))
             done += piece.size
 
     return jacobian_diagonal
 
 
+# ---- gated units -----------------------------------------------------------------------------------------------------
+
+# The first two parameters are the words `activated` (0: the first half) and `layout` (0: halves, 1: in turn). A single
+# column is one run of all its pairs; of several, each row of pairs is a run.
+
+
+def _gated(form: Form, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def gated(x, out, params):  # type: ignore[no-untyped-def]
+        outer, n, inner = x.shape
+        half = n // 2
+        if n % 2 or out.shape[0] != outer or out.shape[1] != half or out.shape[2] != inner:
+            raise ValueError("out must be half as long as x")
+        second = np.int64(params[0])
+        step, gap = (2, 1) if params[1] > 0.0 else (1, half)
+        runs, length = (1, half) if inner == 1 else (half, inner)
+        stride = step if inner == 1 else 1
+        for o in range(outer):
+            flat = x[o].reshape(n * inner)
+            results = out[o].reshape(half * inner)
+            for r in range(runs):
+                first = r * step * inner
+                u_from = first + second * gap * inner
+                v_from = first + (1 - second) * gap * inner
+                piece = results[r * length : (r + 1) * length]
+                if stride == 1:
+                    us, vs = flat[u_from : u_from + length], flat[v_from : v_from + length]
+                    for p in range(length):
+                        u, v = load(us[p]), load(vs[p])
+                        piece[p] = store(u + v, kernel(u, v, *params[2:]))
+                else:
+                    for p in range(length):
+                        u, v = load(flat[u_from + 2 * p]), load(flat[v_from + 2 * p])
+                        piece[p] = store(u, kernel(u, v, *params[2:]))
+
+    return gated
+
+
+def _gated_partials(form: Form, u_kernel: Function, v_kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def gated_partials(x, out, params):  # type: ignore[no-untyped-def]
+        outer, n, inner = x.shape
+        half = n // 2
+        if n % 2 or out.shape != x.shape:
+            raise ValueError("out must have the shape of x, whose axis is even")
+        second = np.int64(params[0])
+        step, gap = (2, 1) if params[1] > 0.0 else (1, half)
+        for o in range(outer):
+            for i in range(half):
+                iu = i * step + second * gap
+                iv = i * step + (1 - second) * gap
+                for j in range(inner):
+                    u, v = load(x[o, iu, j]), load(x[o, iv, j])
+                    out[o, iu, j] = store(u + v, u_kernel(u, v, *params[2:]))
+                    out[o, iv, j] = store(u + v, v_kernel(u, v, *params[2:]))
+
+    return gated_partials
+
+
+def _gated_vjp(form: Form, u_kernel: Function, v_kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def gated_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        outer, n, inner = x.shape
+        half = n // 2
+        if n % 2 or out.shape != x.shape or g.shape[0] != outer or g.shape[1] != half or g.shape[2] != inner:
+            raise ValueError("out must have the shape of x, whose axis is even, and the upstream gradient half of it")
+        second = np.int64(params[0])
+        step, gap = (2, 1) if params[1] > 0.0 else (1, half)
+        for o in range(outer):
+            for i in range(half):
+                iu = i * step + second * gap
+                iv = i * step + (1 - second) * gap
+                for j in range(inner):
+                    u, v, factor = load(x[o, iu, j]), load(x[o, iv, j]), load(g[o, i, j])
+                    out[o, iu, j] = store(u + v, u_kernel(u, v, *params[2:]) * factor)
+                    out[o, iv, j] = store(u + v, v_kernel(u, v, *params[2:]) * factor)
+
+    return gated_vjp
+
+
+# ---- axes that change their length -----------------------------------------------------------------------------------
+
+
+def _resize(form: Form, kernel: Function) -> Function:
+    store = form.store
+
+    def resize(x, out, params):  # type: ignore[no-untyped-def]
+        if out.shape[0] != x.shape[0] or out.shape[2] != x.shape[2]:
+            raise ValueError("out must differ from x in the length of the axis alone")
+        for o in range(out.shape[0]):
+            for i in range(out.shape[1]):
+                for j in range(out.shape[2]):
+                    y = kernel(x[o], i, j, *params)
+                    out[o, i, j] = store(y, y)
+
+    return resize
+
+
+def _resize_vjp(form: Form, kernel: Function) -> Function:
+    store = form.store
+
+    def resize_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        if out.shape != x.shape or g.shape[0] != x.shape[0] or g.shape[2] != x.shape[2]:
+            raise ValueError("out must have the shape of x, and g differ from it in the length of the axis alone")
+        for o in range(out.shape[0]):
+            for i in range(out.shape[1]):
+                for j in range(out.shape[2]):
+                    y = kernel(x[o], g[o], i, j, *params)
+                    out[o, i, j] = store(y, y)
+
+    return resize_vjp
+
+
+# ---- which loop an operation is ----------------------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Operation:
-    """What one operation runs: a loop around one of the record's kernels, and the arguments the result takes."""
+    """What one operation runs: a loop around kernels, and the arguments the result takes."""
 
-    loop: Callable[[Function], Function]
-    kernel: str
-    """The record's attribute that holds the kernel."""
+    loop: Callable[..., Function]
+    kernels: tuple[Kernel, ...]
     arguments: tuple[str, ...]
     """The argument types, in the words of `build.ARGUMENTS`."""
+    cancels: bool = False
+    """Whether float32 results need the wide elementary functions."""
+    columns: int = 0
+    """How many parameters the kernel is given as columns; 0 where parameters are plain numbers."""
+    helpers: tuple[Function, ...] = ()
+    """Plain functions that the loop takes after the kernels, compiled as they are."""
 
 
-OPERATIONS: dict[type, dict[str, Operation]] = {
-    Activation: {
-        "forward": Operation(_elements, "forward", ("input", "output", "params")),
-        "derivative": Operation(_elements, "derivative", ("input", "output", "params")),
-        "vjp": Operation(_elements_vjp, "derivative", ("input", "input", "output", "params")),
-    },
-    AxisActivation: {
-        "reduce": Operation(_reduce, "reduce", ("block", "state", "params")),
-        "forward": Operation(_slices, "forward", ("block", "index", "output", "state", "params")),
-        "vjp_reduce": Operation(_reduce_vjp, "vjp_reduce", ("block", "block", "state", "state", "params")),
-        "vjp": Operation(_slices_vjp, "vjp", ("block", "block", "index", "output", "state", "state", "params")),
-        "jacobian": Operation(_jacobian, "jacobian", ("block", "index", "output", "state", "params")),
-        "jacobian_diagonal": Operation(_jacobian_diagonal, "jacobian", ("block", "index", "output", "state", "params")),
-    },
-}
-"""What can be loaded for each kind of record."""
+_FILL = ("index", "output", "state", "index", "params")
+
+
+def operations(record: Record) -> dict[str, Operation]:
+    """The operations of a record, by name.
+
+    >>> list(operations(find("relu")))
+    ['forward', 'derivative', 'vjp']
+    """
+    match record:
+        case Activation():
+            return _elementwise(record)
+        case AxisActivation():
+            return _along_axis(record)
+        case GatedActivation():
+            partials = (record.u_derivative, record.v_derivative)
+            loose = any(operation != "forward" for operation in record.cancels)
+            cancels = "forward" in record.cancels
+            return {
+                "forward": Operation(_gated, (record.forward,), ("block", "result_block", "params"), cancels),
+                "derivative": Operation(_gated_partials, partials, ("block", "result_block", "params"), loose),
+                "vjp": Operation(_gated_vjp, partials, ("block", "block", "result_block", "params"), loose),
+            }
+        case ResizingActivation():
+            return {
+                "forward": Operation(_resize, (record.forward,), ("block", "result_block", "params")),
+                "vjp": Operation(_resize_vjp, (record.vjp,), ("block", "block", "result_block", "params")),
+            }
+
+
+def _elementwise(record: Activation) -> dict[str, Operation]:
+    table: dict[str, Operation] = {}
+    channelled = any(parameter.per_channel for parameter in record.parameters)
+    columns = sum(parameter.kind != "axis" for parameter in record.parameters)
+    for name, kernel, slow in (
+        ("forward", record.forward, record.huge_forward),
+        ("derivative", record.derivative, record.huge_derivative),
+    ):
+        cancels = name in record.cancels
+        plain: Callable[..., Function] = _elements
+        vjp: Callable[..., Function] = _elements_vjp
+        kernels: tuple[Kernel, ...] = (kernel,)
+        position: tuple[str, ...] = ()
+        if record.indexed:
+            plain, vjp, position = _elements_indexed, _elements_indexed_vjp, ("index",)
+        elif record.huge is not None and slow is not None:
+            plain, vjp, kernels = _elements_huge, _elements_huge_vjp, (kernel, record.huge, slow)
+        table[name] = Operation(plain, kernels, ("input", *position, "output", "params"), cancels)
+        if name == "derivative":
+            table["vjp"] = Operation(vjp, kernels, ("input", "input", *position, "output", "params"), cancels)
+        if channelled:
+            tail = ("index", "output", "columns", "index")
+            exact = kernel if slow is None else slow
+            table[f"{name}_channels"] = Operation(_channels, (exact,), ("input", *tail), cancels, columns)
+            if name == "derivative":
+                table["vjp_channels"] = Operation(_channels_vjp, (exact,), ("input", "input", *tail), cancels, columns)
+    for gradient in record.gradients:
+        name, kernels = f"gradient_{gradient.parameter}", (gradient.kernel,)
+        table[name] = Operation(_elements_vjp, kernels, ("input", "input", "wide_output", "params"), True)
+        if channelled:
+            tail = ("index", "wide_output", "columns", "index")
+            table[f"{name}_channels"] = Operation(_channels_vjp, kernels, ("input", "input", *tail), True, columns)
+    return table
+
+
+def _along_axis(record: AxisActivation) -> dict[str, Operation]:
+    at = (_index if record.indexed else _no_index,)
+    position = ("index",) if record.indexed else ()
+    reduce, reduce_vjp = (_reduce_indexed, _reduce_vjp_indexed) if record.indexed else (_reduce, _reduce_vjp)
+    table = {
+        "reduce": Operation(reduce, (record.reduce,), ("block", *position, "state", "params")),
+        "forward": Operation(_slices, (record.forward,), ("block", *_FILL), helpers=at),
+        "vjp_reduce": Operation(
+            reduce_vjp, (record.vjp_reduce,), ("block", "block", *position, "state", "state", "params")
+        ),
+        "vjp": Operation(
+            _slices_vjp,
+            (record.vjp,),
+            ("block", "block", "index", "output", "state", "state", "index", "params"),
+            helpers=at,
+        ),
+        "jacobian": Operation(_jacobian, (record.jacobian,), ("block", *_FILL), helpers=at),
+        "jacobian_diagonal": Operation(_jacobian_diagonal, (record.jacobian,), ("block", *_FILL), helpers=at),
+    }
+    for gradient in record.gradients:
+        table[f"gradient_{gradient.parameter}"] = Operation(
+            _slices_vjp,
+            (gradient.kernel,),
+            ("block", "block", "index", "wide_output", "state", "state", "index", "params"),
+            helpers=at,
+        )
+    return table

@@ -8,7 +8,9 @@ and its form on the wire, are not known here.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +24,14 @@ __all__ = [
     "Reduction",
     "SQUARE_UNIT_EXPONENT",
     "add_squares",
+    "add_values",
     "count_neurons",
     "new_counts",
     "new_square_sum",
+    "new_value_sums",
+    "settle",
     "square_sum",
+    "value_sum",
 ]
 
 # The tally of squares, int64: _LIMBS limbs that each hold a digit of 32 bits and the carries not yet passed on, limb k
@@ -310,6 +316,76 @@ def new_counts(neurons: int) -> npt.NDArray[np.int64]:
     return np.zeros((len(COUNT_ROWS), neurons), np.int64)
 
 
+# Limb k of a sum of values is in units of 2**(32 * k - 1074). A limb takes 2**31 digits of 32 bits before it overflows, and
+# two more limbs hold what the sum outgrows the largest float64 by.
+_VALUE_LIMBS = 67
+_VALUE_NAN, _VALUE_POSITIVE, _VALUE_NEGATIVE = _VALUE_LIMBS, _VALUE_LIMBS + 1, _VALUE_LIMBS + 2
+_VALUE_UNIT = Fraction(1, 1 << 1074)
+
+
+@kernel
+def add_values(values, start, inner, limbs):  # type: ignore[no-untyped-def]
+    """Add float64 values, exactly, to their channels' tallies: element p belongs to channel ((start + p) // inner) % channels.
+
+    limbs is int64[channels, len of `new_value_sums`]; it may be given to `value_sum` after any number of calls.
+    """
+    channels = limbs.shape[0]
+    if start < 0 or inner < 1 or channels < 1:
+        raise ValueError("start must not be negative, and inner and the number of channels must be positive")
+    for p in range(values.size):
+        tally = limbs[(start + p) // inner % channels]
+        bits = bits_of(np.float64(values[p]))
+        exponent = (bits >> 52) & _EXPONENT_MASK
+        significand = bits & _FRACTION
+        if exponent == _EXPONENT_MASK:
+            tally[_VALUE_NAN if significand else (_VALUE_POSITIVE if bits > 0 else _VALUE_NEGATIVE)] += 1
+            continue
+        if exponent > 0:
+            significand |= _FRACTION + 1
+        else:
+            exponent = 1
+        sign = 1 if bits >= 0 else -1
+        position = exponent - 1
+        limb, shift = position >> 5, position & 31
+        low = (significand & _DIGIT) << shift
+        high = ((significand >> 32) << shift) + (low >> 32)
+        tally[limb] += sign * (low & _DIGIT)
+        tally[limb + 1] += sign * (high & _DIGIT)
+        tally[limb + 2] += sign * (high >> 32)
+
+
+def new_value_sums(channels: int) -> npt.NDArray[np.int64]:
+    """Tallies of nothing, for `add_values`."""
+    return np.zeros((channels, _VALUE_LIMBS + 3), np.int64)
+
+
+def settle(limbs: npt.NDArray[np.int64]) -> None:
+    """Carry what limbs hold beyond their digits, so that 2**31 values more can be added; the sums stay the same."""
+    for limb in range(_VALUE_LIMBS - 1):
+        limbs[:, limb + 1] += limbs[:, limb] >> 32
+        limbs[:, limb] &= _DIGIT
+
+
+def value_sum(tally: npt.NDArray[np.int64]) -> float:
+    """The sum of a channel, rounded once; NaN and infinities as IEEE addition has them.
+
+    >>> limbs = new_value_sums(1)
+    >>> load_reduction("add_values", np.float64)(np.array([1e300, 1.0, -1e300]), 0, 1, limbs)
+    >>> value_sum(limbs[0])
+    1.0
+    """
+    positive, negative = bool(tally[_VALUE_POSITIVE]), bool(tally[_VALUE_NEGATIVE])
+    if tally[_VALUE_NAN] or (positive and negative):
+        return math.nan
+    if positive or negative:
+        return math.inf if positive else -math.inf
+    total = sum(int(digit) << (32 * limb) for limb, digit in enumerate(tally[:_VALUE_LIMBS]))
+    try:
+        return float(total * _VALUE_UNIT)
+    except OverflowError:
+        return math.inf if total > 0 else -math.inf
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reduction:
     """A loop to compile, and the arguments it takes in the words of `build.ARGUMENTS`."""
@@ -320,6 +396,7 @@ class Reduction:
 
 REDUCTIONS: dict[str, Reduction] = {
     "add_squares": Reduction(add_squares, ("input", "tally")),
+    "add_values": Reduction(add_values, ("wide_input", "index", "index", "counts")),
     "count_neurons": Reduction(count_neurons, ("input", "index", "index", "index", "counts")),
 }
 """What `compiler.load_reduction` offers."""

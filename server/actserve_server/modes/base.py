@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from actserve_server.activations.spec import AxisActivation, Record
+from actserve_server.activations.spec import Activation, GatedActivation, Record, ResizingActivation, Value
 from actserve_server.errors import InvalidAxis
+from actserve_server.kernels.threads import SOLO, Team
 
 Array = npt.NDArray[Any]
 
@@ -36,18 +37,46 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Columns:
+    """Parameters of which at least one is an array, laid out a row each: element e belongs to column (e // inner) % columns."""
+
+    values: npt.NDArray[np.float64]
+    inner: int
+    places: Mapping[str, npt.NDArray[np.int64]]
+    """For each parameter that is an array, which of its elements (counted in C order) each column has."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """The shapes of those arrays, as they were given."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Subject:
     """An activation applied to a tensor: what all modes have in common, checked and complete."""
 
     record: Record
     parameters: tuple[float, ...]
-    """The kernel's arguments, in the record's order; a word as its index."""
+    """The kernel's arguments, in the record's order, as `spec.Parameter` says."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     axis: int | None
     """Counted from the start; None for an elementwise activation."""
     piece_elements: int
     """How many elements a piece of a result may have."""
+    columns: Columns | None = None
+    """Set when a parameter is an array; then it stands for `parameters`."""
+    options: Mapping[str, Value] = dataclasses.field(default_factory=dict)
+    """The parameters by name, as they were given or are by default; arrays are left out."""
+    result_length: int = 0
+    """The length of the axis in the result of `forward`."""
+    accuracy: str = "exact"
+    team: Team = SOLO
+    """The threads that may share the work."""
+
+    @property
+    def result_shape(self) -> tuple[int, ...]:
+        """The shape of f(x)."""
+        if self.axis is None or not self.shape:
+            return self.shape
+        return (*self.shape[: self.axis], self.result_length, *self.shape[self.axis + 1 :])
 
     @property
     def slice_shape(self) -> tuple[int, int]:
@@ -60,6 +89,11 @@ class Subject:
     def unit_elements(self) -> int:
         """How many elements form the smallest block that can be computed by itself."""
         return 1 if self.axis is None else math.prod(self.slice_shape)
+
+    @property
+    def result_unit_elements(self) -> int:
+        """How many elements of f(x) such a block makes."""
+        return 1 if self.axis is None else self.result_length * self.slice_shape[1]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,6 +126,25 @@ class NeuronSummary:
 Scalars = Penalty | NeuronSummary | None
 
 
+class Counts(Protocol):
+    """How many elements of a tensor are not finite."""
+
+    @property
+    def nan(self) -> int:
+        """How many are NaN."""
+
+    @property
+    def positive_infinity(self) -> int:
+        """How many are +inf."""
+
+    @property
+    def negative_infinity(self) -> int:
+        """How many are -inf."""
+
+    def add(self, first: int, array: Array) -> None:
+        """Count a flat array whose first element is element `first` of the tensor."""
+
+
 class Stage(Protocol):
     """A computation under way."""
 
@@ -114,13 +167,18 @@ class Mode(Protocol):
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """The tensors that the mode gives."""
 
-    def start(self, subject: Subject, *, upstream: bool) -> Stage:
-        """Begin; loads the compiled loops, which may take a while when they are cold."""
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
+        """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x)."""
 
 
 def is_axis(record: Record) -> bool:
     """Whether an activation works along an axis."""
-    return isinstance(record, AxisActivation)
+    return not isinstance(record, Activation)
+
+
+def keeps_shape(record: Record) -> bool:
+    """Whether f(x) has the shape of x."""
+    return not isinstance(record, (GatedActivation, ResizingActivation))
 
 
 def resolve_axis(axis: int, shape: tuple[int, ...], *, field: str, name: str = "axis") -> int:
@@ -138,6 +196,8 @@ def resolve_axis(axis: int, shape: tuple[int, ...], *, field: str, name: str = "
 
 __all__ = [
     "Array",
+    "Columns",
+    "Counts",
     "Mode",
     "NeuronSummary",
     "Penalty",
@@ -147,5 +207,6 @@ __all__ = [
     "Subject",
     "Tensor",
     "is_axis",
+    "keeps_shape",
     "resolve_axis",
 ]

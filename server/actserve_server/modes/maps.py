@@ -1,88 +1,40 @@
-"""Forward and derivative: modes whose every element depends on one element or one slice of the input.
-
-Results are yielded piece by piece into one scratch array, so a computation of any size takes constant memory.
-"""
+"""Forward and derivative: modes whose every element depends on one element or one slice of the input."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from actserve_server.activations.spec import AxisActivation
+from actserve_server.activations.spec import Activation, AxisActivation, Record, ResizingActivation
 from actserve_server.errors import InvalidOption
-from actserve_server.kernels.compiler import load
-from actserve_server.modes.base import Array, Piece, Scalars, Stage, Subject, Tensor
-
-Pieces = Callable[..., Iterator[tuple[int, Array]]]
-"""Given a block's first element and its inputs: the result's pieces, each with the place of its first element."""
-
-
-def elementwise(subject: Subject, operation: str) -> Pieces:
-    """Evaluate an elementwise loop over a block."""
-    loop = load(subject.record, operation, subject.dtype)
-    scratch = np.empty(subject.piece_elements, subject.dtype)
-
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
-        size = inputs[0].size
-        for start in range(0, size, scratch.size):
-            stop = min(start + scratch.size, size)
-            out = scratch[: stop - start]
-            loop(*(array[start:stop] for array in inputs), out, subject.parameters)
-            yield first + start, out
-
-    return pieces
-
-
-def along_axis(subject: Subject, operation: str) -> Pieces:
-    """Evaluate an axis activation over a block of whole slices: first what each slice needs, then any piece of the result."""
-    record = subject.record
-    assert isinstance(record, AxisActivation)
-    n, inner = subject.slice_shape
-    reduce = load(record, "reduce", subject.dtype)
-    vjp_reduce = load(record, "vjp_reduce", subject.dtype) if operation == "vjp" else None
-    fill = load(record, operation, subject.dtype)
-    growth = n if operation == "jacobian" else 1
-    scratch = np.empty(subject.piece_elements, subject.dtype)
-
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
-        slices = tuple(array.reshape(-1, n, inner) for array in inputs)
-        outer = len(slices[0])
-        states = [np.empty((outer, record.state_size, inner))]
-        reduce(slices[0], states[0], subject.parameters)
-        if vjp_reduce is not None:
-            states.append(np.empty((outer, record.vjp_state_size, inner)))
-            vjp_reduce(*slices, *states, subject.parameters)
-        size = inputs[0].size * growth
-        for start in range(0, size, scratch.size):
-            out = scratch[: min(scratch.size, size - start)]
-            fill(*slices, start, out, *states, subject.parameters)
-            yield first * growth + start, out
-
-    return pieces
-
-
-def evaluate(subject: Subject, operation: str) -> Pieces:
-    """The evaluation of an operation that fits the kind of activation."""
-    return (elementwise if subject.axis is None else along_axis)(subject, operation)
+from actserve_server.modes.base import Array, Counts, Piece, Scalars, Stage, Subject, Tensor
+from actserve_server.modes.evaluate import evaluate
+from actserve_server.modes.parameter_sums import ParameterSum
 
 
 class MapStage:
-    """A stage that only passes pieces on."""
+    """A stage that only passes pieces on, and sums up gradients of parameters on the way."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        self._pieces = pieces
+    def __init__(self, subject: Subject, operation: str, counts: Counts, gradients: Sequence[str] = ()) -> None:
+        self._pieces = evaluate(subject, operation)
+        self._counts = counts
+        self._sums = [ParameterSum(subject, name) for name in gradients]
 
     def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
         """Compute a block."""
         for at, array in self._pieces(first, *inputs):
+            self._counts.add(at, array)
             yield Piece(0, at, array)
+        for total in self._sums:
+            total.add(first, *inputs)
 
     def finish(self, rows: int | None) -> Iterator[Piece]:
-        """Nothing is owed."""
-        return iter(())
+        """The gradients of parameters."""
+        for index, total in enumerate(self._sums, 1):
+            yield Piece(index, 0, total.result())
 
     def scalars(self) -> Scalars:
         """There are none."""
@@ -97,12 +49,12 @@ class Forward:
         """There are no options, so none can be wrong."""
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
-        """The activation, of x's shape."""
-        return (Tensor("activation", subject.dtype, subject.shape),)
+        """The activation, of x's shape unless the activation changes an axis' length."""
+        return (Tensor("activation", subject.dtype, subject.result_shape),)
 
-    def start(self, subject: Subject, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
-        return MapStage(evaluate(subject, "forward"))
+        return MapStage(subject, "forward", counts)
 
 
 class JacobianPart(enum.Enum):
@@ -118,23 +70,38 @@ class Derivative:
     """f'(x); with an upstream gradient g the vector-Jacobian product; for an axis activation a part of the Jacobian."""
 
     jacobian: JacobianPart = JacobianPart.NONE
+    parameter_gradients: bool = False
+    """Whether the gradients with respect to the activation's parameters are wanted too, given an upstream gradient."""
 
     def check(self, subject: Subject, *, upstream: bool, open_ended: bool) -> None:
-        """An axis activation needs an upstream gradient or a part of the Jacobian, an elementwise one takes no part."""
-        name, part = subject.record.name, self.jacobian
+        """What is wanted must exist for the kind of activation."""
+        record, part = subject.record, self.jacobian
         path = "header.derivative.jacobian"
-        if subject.axis is None:
-            if part is not JacobianPart.NONE:
-                raise InvalidOption(
-                    f"{name} works element by element, so its derivative has no jacobian {part.value!r}; leave it out",
-                    field=path,
-                    value=part.value,
-                )
-        elif upstream and part is not JacobianPart.NONE:
+        if part is not JacobianPart.NONE and not isinstance(record, AxisActivation):
+            why = "works element by element" if subject.axis is None else "changes the length of its axis"
+            raise InvalidOption(
+                f"{record.name} {why}, so its derivative has no jacobian {part.value!r}; leave it out",
+                field=path,
+                value=part.value,
+            )
+        if isinstance(record, AxisActivation):
+            self._check_jacobian(record.name, upstream, path)
+        if isinstance(record, ResizingActivation) and not upstream:
+            raise InvalidOption(
+                f"the derivative of {record.name} needs an upstream gradient, of the shape of its result",
+                field="header.inputs",
+                allowed="x and the upstream gradient",
+            )
+        if self.parameter_gradients:
+            self._check_gradients(record, upstream)
+
+    def _check_jacobian(self, name: str, upstream: bool, path: str) -> None:
+        part = self.jacobian
+        if upstream and part is not JacobianPart.NONE:
             raise InvalidOption(
                 f"an upstream gradient and jacobian {part.value!r} exclude each other", field=path, value=part.value
             )
-        elif not upstream and part is JacobianPart.NONE:
+        if not upstream and part is JacobianPart.NONE:
             raise InvalidOption(
                 f"the derivative of {name} is a matrix for each slice: give an upstream gradient for the vector-Jacobian "
                 f'product, or say jacobian "full" or "diag"',
@@ -142,22 +109,46 @@ class Derivative:
                 allowed='"full", "diag", or an upstream gradient',
             )
 
+    def _check_gradients(self, record: Record, upstream: bool) -> None:
+        path = "header.derivative.parameter_gradients"
+        if not _gradients(record):
+            raise InvalidOption(
+                f"{record.name} has no parameter that a gradient is taken with respect to", field=path, value=True
+            )
+        if not upstream:
+            raise InvalidOption(
+                f"the gradients of {record.name}'s parameters need an upstream gradient", field=path, value=True
+            )
+
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """The derivative, of x's shape; a full Jacobian has the axis once more as its last dimension."""
         shape = subject.shape
         if self.jacobian is JacobianPart.FULL:
             shape = (*shape, subject.slice_shape[0])
-        return (Tensor("derivative", subject.dtype, shape),)
+        derivative = Tensor("derivative", subject.dtype, shape)
+        if not self.parameter_gradients:
+            return (derivative,)
+        shapes = subject.columns.shapes if subject.columns is not None else {}
+        double = np.dtype(np.float64)
+        names = _gradients(subject.record)
+        return (derivative, *(Tensor(f"gradient of {name}", double, shapes.get(name, ())) for name in names))
 
-    def start(self, subject: Subject, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         if upstream:
             operation = "vjp"
-        elif subject.axis is None:
+        elif not isinstance(subject.record, AxisActivation):
             operation = "derivative"
         else:
             operation = "jacobian" if self.jacobian is JacobianPart.FULL else "jacobian_diagonal"
-        return MapStage(evaluate(subject, operation))
+        return MapStage(subject, operation, counts, _gradients(subject.record) if self.parameter_gradients else ())
 
 
-__all__ = ["Derivative", "Forward", "JacobianPart", "Pieces", "evaluate"]
+def _gradients(record: Record) -> tuple[str, ...]:
+    """The parameters of which a record knows the gradient."""
+    if not isinstance(record, (Activation, AxisActivation)):
+        return ()
+    return tuple(gradient.parameter for gradient in record.gradients)
+
+
+__all__ = ["Derivative", "Forward", "JacobianPart"]

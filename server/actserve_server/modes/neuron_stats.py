@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator
 
@@ -12,10 +13,32 @@ from actserve.stats import NeuronCounts
 from actserve_server.errors import InvalidAxis, InvalidOption
 from actserve_server.kernels import compiler
 from actserve_server.kernels.reductions import COUNT_ROWS, new_counts
-from actserve_server.modes.base import Array, NeuronSummary, Piece, Scalars, Stage, Subject, Tensor, resolve_axis
-from actserve_server.modes.maps import evaluate
+from actserve_server.modes.base import (
+    Array,
+    Counts,
+    NeuronSummary,
+    Piece,
+    Scalars,
+    Stage,
+    Subject,
+    Tensor,
+    resolve_axis,
+)
+from actserve_server.modes.evaluate import evaluate, readable, wide_enough
 
 _AXIS_FIELD = "header.neuron_stats.neuron_axis"
+
+
+def _state_options(subject: Subject) -> dict[str, float | str]:
+    """What states must have in common to be merged: the parameters, and a digest of those that are arrays."""
+    options: dict[str, float | str] = {
+        name: value if isinstance(value, str) else float(value)
+        for name, value in subject.options.items()
+        if value is not None
+    }
+    if subject.columns is not None:
+        options["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
+    return options
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,16 +67,16 @@ class NeuronStats:
 
     def neurons(self, subject: Subject) -> tuple[int, int]:
         """(n, inner): how many neurons there are, and how many elements of one neuron follow one another."""
-        if not subject.shape:
+        shape = subject.result_shape
+        if not shape:
             return 1, 1
-        axis = self.neuron_axis % len(subject.shape)
-        return subject.shape[axis], math.prod(subject.shape[axis + 1 :])
+        axis = self.neuron_axis % len(shape)
+        return shape[axis], math.prod(shape[axis + 1 :])
 
     def state(self, subject: Subject, counts: Array) -> NeuronCounts:
         """The mergeable state that counts make, with the options that states must share to be merged."""
-        names = (parameter.name for parameter in subject.record.parameters)
-        options = dict(zip(names, subject.parameters, strict=True))
-        return NeuronCounts(subject.record.name, self.threshold, dict(zip(COUNT_ROWS, counts, strict=True)), options)
+        columns = dict(zip(COUNT_ROWS, counts, strict=True))
+        return NeuronCounts(subject.record.name, self.threshold, columns, _state_options(subject))
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """Arrays with an element a neuron, and the state."""
@@ -66,26 +89,29 @@ class NeuronStats:
             Tensor("state", np.dtype(np.uint8), (state,)),
         )
 
-    def start(self, subject: Subject, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
-        return _Stage(self, subject)
+        return _Stage(self, subject, counts)
 
 
 class _Stage:
     """The counts so far."""
 
-    def __init__(self, mode: NeuronStats, subject: Subject) -> None:
+    def __init__(self, mode: NeuronStats, subject: Subject, counts: Counts) -> None:
         self._mode = mode
         self._subject = subject
+        self._nonfinite = counts
+        self._read = readable(subject)
         self._forward = evaluate(subject, "forward")
-        self._count = compiler.load_reduction("count_neurons", subject.dtype)
+        self._count = compiler.load_reduction("count_neurons", wide_enough(subject.dtype))
         self._n, self._inner = mode.neurons(subject)
         self._counts = new_counts(self._n)
 
     def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
         """Count a block."""
         for at, piece in self._forward(first, *inputs):
-            self._count(piece, at, self._n, self._inner, self._counts)
+            self._nonfinite.add(at, piece)
+            self._count(self._read(piece), at, self._n, self._inner, self._counts)
         return iter(())
 
     @property

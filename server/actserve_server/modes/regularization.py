@@ -12,9 +12,10 @@ import numpy as np
 
 from actserve_server.errors import InvalidOption
 from actserve_server.kernels import compiler
+from actserve_server.kernels.forms import SIXTEEN_BITS
 from actserve_server.kernels.reductions import SQUARE_UNIT_EXPONENT, new_square_sum, square_sum
-from actserve_server.modes.base import Array, Penalty, Piece, Scalars, Stage, Subject, Tensor
-from actserve_server.modes.maps import evaluate
+from actserve_server.modes.base import Array, Counts, Penalty, Piece, Scalars, Stage, Subject, Tensor
+from actserve_server.modes.evaluate import evaluate, readable, wide_enough
 
 
 class Reduction(enum.Enum):
@@ -59,47 +60,56 @@ class Regularization:
             )
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
-        """The gradient, when it is wanted."""
-        return (Tensor("gradient", subject.dtype, subject.shape),) if self.gradient else ()
+        """The gradient, when it is wanted: of the activation's shape, or of x's."""
+        shape = subject.shape if self.gradient_wrt is GradientWrt.INPUT else subject.result_shape
+        return (Tensor("gradient", subject.dtype, shape),) if self.gradient else ()
 
-    def start(self, subject: Subject, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
-        return _Stage(self, subject)
+        return _Stage(self, subject, counts)
 
 
 class _Stage:
     """The sum so far."""
 
-    def __init__(self, mode: Regularization, subject: Subject) -> None:
+    def __init__(self, mode: Regularization, subject: Subject, counts: Counts) -> None:
         self._mode = mode
         self._subject = subject
+        self._nonfinite = counts
+        self._read = readable(subject)
         self._forward = evaluate(subject, "forward")
-        self._add_squares = compiler.load_reduction("add_squares", subject.dtype)
+        self._add_squares = compiler.load_reduction("add_squares", wide_enough(subject.dtype))
         self._tally = new_square_sum()
         self._rows: int | None = None
         self._chained = mode.gradient and mode.gradient_wrt is GradientWrt.INPUT
         self._vjp = evaluate(subject, "vjp") if self._chained else None
-        self._factor = 2 * mode.strength / self._divisor(subject.shape) if mode.gradient else 0.0
+        sixteen = mode.gradient and subject.dtype in SIXTEEN_BITS
+        self._narrow = compiler.load_service("narrow", subject.dtype) if sixteen else None
+        self._factor = 2 * mode.strength / self._divisor(subject.result_shape) if mode.gradient else 0.0
 
     def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
         """Add a block to the sum, and give its gradient when that is wanted."""
         (x,) = inputs
-        activations = np.empty(x.size, x.dtype) if self._chained else None
+        activations: list[Array] = []
         for at, piece in self._forward(first, x):
-            self._add_squares(piece, self._tally)
-            if activations is not None:
-                activations[at - first : at - first + piece.size] = piece
+            self._nonfinite.add(at, piece)
+            self._add_squares(self._read(piece), self._tally)
+            if self._chained:
+                activations.append(piece.copy())
             elif self._mode.gradient:
-                self._scale(piece)
-                yield Piece(0, at, piece)
-        if self._vjp is not None:
-            for at, piece in self._vjp(first, x, activations):
-                self._scale(piece)
-                yield Piece(0, at, piece)
+                yield Piece(0, at, self._scaled(piece))
+        if self._vjp is not None and activations:
+            for at, piece in self._vjp(first, x, np.concatenate(activations)):
+                yield Piece(0, at, self._scaled(piece))
 
-    def _scale(self, piece: Array) -> None:
+    def _scaled(self, piece: Array) -> Array:
         with np.errstate(all="ignore"):
-            np.multiply(piece, self._factor, out=piece, dtype=np.float64, casting="same_kind")
+            product = self._read(piece).astype(np.float64) * self._factor
+        if self._narrow is None:
+            return product.astype(piece.dtype)
+        out = np.empty(piece.size, np.uint16)
+        self._narrow(product, out)
+        return out.view(piece.dtype)
 
     def finish(self, rows: int | None) -> Iterator[Piece]:
         """Nothing is owed but the sum."""
@@ -113,7 +123,9 @@ class _Stage:
             return Penalty(math.nan)
         if tally.infinite:
             return Penalty(math.inf if self._mode.strength else math.nan)
-        shape = self._subject.shape if self._rows is None else (self._rows, *self._subject.shape[1:])
+        shape = self._subject.result_shape
+        if self._rows is not None and shape[0] < 0:
+            shape = (self._rows, *shape[1:])
         exact = Fraction(tally.total, 1 << -SQUARE_UNIT_EXPONENT) * Fraction(self._mode.strength)
         try:
             return Penalty(float(exact / self._divisor(shape)))

@@ -1,0 +1,137 @@
+"""x times a tanh: TanhExp, LiSHT and Phish. Says what they are, not how they are run.
+
+With g = exp(2t) - 1, tanh(t) = g/(g + 2) and its derivative is 4 (g + 1)/(g + 2)^2: both keep their digits for small t
+and for large.
+"""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.gated_by_softplus import LINEAR_TAIL
+from actserve_server.activations.gated_by_x import (
+    INVERSE_SQRT_2PI_HI,
+    INVERSE_SQRT_2PI_LO,
+    SIGMOID_END,
+    gelu_parts,
+)
+from actserve_server.activations.spec import Activation, Traits, kernel
+from actserve_server.elementary import copysign, exp_sum, expm1, fma, scaled_exp
+
+__all__ = ["LISHT", "PHISH", "TANH_EXP"]
+
+TANH_END = 22.0
+"""Beyond it, tanh is 1 in float64, and its derivative, times any t here, is lost beside 1. (exp(2t) + 1)^2 is within float32."""
+EXP_END = 4.0
+"""Beyond it, exp(x) is beyond TANH_END."""
+CUBIC_TAIL = -8.0
+"""Below it, gelu(x) is so small that its tanh is gelu(x) itself."""
+
+
+@kernel
+def _tanh_exp(x: float) -> float:
+    exponent = min(x, EXP_END)
+    bounded = max(x, -SIGMOID_END)
+    growth = expm1(2.0 * min(exp_sum(exponent, 0.0), TANH_END))
+    value = bounded * (growth / (growth + 2.0))
+    return scaled_exp(bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+
+
+@kernel
+def _tanh_exp_slope(x: float) -> float:
+    exponent = min(x, EXP_END)
+    bounded = min(max(x, -SIGMOID_END), EXP_END)
+    inner = min(exp_sum(exponent, 0.0), TANH_END)
+    growth = expm1(2.0 * inner)
+    whole = growth + 2.0
+    value = fma(growth, whole, 4.0 * bounded * inner * (growth + 1.0)) / (whole * whole)
+    return scaled_exp(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+
+
+TANH_EXP = Activation(
+    name="tanh_exp",
+    summary="x times the tanh of its exponential: nearly the identity above 1, and slightly negative to the left of zero.",
+    reference="Liu and Di, TanhExp: a smooth activation function with high convergence speed for lightweight neural "
+    "networks, 2020, arXiv:2003.09855; as TeLU, Fernandez and Mali, 2024, arXiv:2412.20269",
+    formula="x * tanh(exp(x))",
+    derivative_formula="tanh(exp(x)) + x * exp(x) / cosh(exp(x))**2",
+    forward=_tanh_exp,
+    derivative=_tanh_exp_slope,
+    range="[-0.353286, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
+    advice="For lightweight networks: it comes closer to ReLU on the right than Swish and Mish do.",
+    aliases=("telu",),
+    cancels=("derivative",),
+)
+
+
+@kernel
+def _lisht(x: float) -> float:
+    growth = expm1(2.0 * min(abs(x), TANH_END))
+    return abs(x) * (growth / (growth + 2.0))
+
+
+@kernel
+def _lisht_slope(x: float) -> float:
+    a = min(abs(x), TANH_END)
+    growth = expm1(2.0 * a)
+    whole = growth + 2.0
+    return copysign(fma(growth, whole, 4.0 * a * (growth + 1.0)) / (whole * whole), x)
+
+
+LISHT = Activation(
+    name="lisht",
+    summary="x times its own tanh: near zero the square of x, far from it |x|.",
+    reference="Roy, Manna, Dubey and Chaudhuri, LiSHT: non-parametric linearly scaled hyperbolic tangent activation "
+    "function for neural networks, 2019, arXiv:1901.05894",
+    formula="x * tanh(x)",
+    derivative_formula="tanh(x) + x / cosh(x)**2",
+    forward=_lisht,
+    derivative=_lisht_slope,
+    range="[0, inf)",
+    traits=Traits(monotonic=False, zero_centred=False, saturates="no", smooth=True),
+    limits=(math.inf, math.inf, -1.0, 1.0),
+    advice="Where the size of an input matters and its sign does not; its outputs are never negative.",
+)
+
+
+# gelu(x) = max(x, 0) - |x| Phi(-|x|). Where x is far to the left, tanh(gelu(x)) x = x^2 Phi(x).
+@kernel
+def _phish(x: float) -> float:
+    a, tail, hi, lo = gelu_parts(x)
+    inner = (x if x >= 0.0 else -0.0) - scaled_exp(a * tail, hi, lo)
+    growth = expm1(2.0 * min(inner, TANH_END))
+    value = x * (growth / (growth + 2.0))
+    return scaled_exp(a * a * tail, hi, lo) if x < CUBIC_TAIL else value
+
+
+@kernel
+def _phish_slope(x: float) -> float:
+    a, tail, hi, lo = gelu_parts(x)
+    inner = (x if x >= 0.0 else -0.0) - scaled_exp(a * tail, hi, lo)
+    density_rest = fma(a, INVERSE_SQRT_2PI_LO, -tail)
+    value = scaled_exp(fma(a, INVERSE_SQRT_2PI_HI, density_rest), hi, lo)
+    slope = 1.0 + value if x >= 0.0 else -value
+    growth = expm1(2.0 * min(inner, TANH_END))
+    whole = growth + 2.0
+    near = fma(growth, whole, 4.0 * min(x, TANH_END) * slope * (growth + 1.0)) / (whole * whole)
+    far = scaled_exp(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
+    return far if x < CUBIC_TAIL else near
+
+
+PHISH = Activation(
+    name="phish",
+    summary="x times the tanh of its GELU: never negative, with a small bump to the left of zero.",
+    reference="Naveen, Phish: a novel hyper-optimizable activation function, TechRxiv, 2022",
+    formula="x * tanh(x * erfc(-x / sqrt(2)) / 2)",
+    derivative_formula="tanh(x * erfc(-x / sqrt(2)) / 2) + x / cosh(x * erfc(-x / sqrt(2)) / 2)**2 "
+    "* (erfc(-x / sqrt(2)) / 2 + x * exp(-x**2 / 2) / sqrt(2 * pi))",
+    forward=_phish,
+    derivative=_phish_slope,
+    range="[0, inf)",
+    traits=Traits(monotonic=False, zero_centred=False, saturates="left", smooth=True),
+    limits=(0.0, math.inf, 0.0, 1.0),
+    advice="As an experiment beside GELU and Mish; it costs two exponentials.",
+    cancels=("derivative",),
+)

@@ -1,0 +1,208 @@
+"""Swish with more parameters: E-Swish, Flatten-T Swish, ACON-C and APTx. Says what they are, not how they are run."""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.gated_by_x import (
+    SIGMOID_END,
+    gate_argument,
+    sigmoid_times,
+    swish_slope_of_sum,
+    swish_slope_times,
+)
+from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
+from actserve_server.elementary import LARGEST, exp_sum, fma, scaled_exp, two_product, working
+
+__all__ = ["ACON_C", "APTX", "E_SWISH", "FLATTEN_T_SWISH"]
+
+
+@kernel
+def _e_swish(x: float, beta: float) -> float:
+    bounded = max(x, -SIGMOID_END) if beta != 0.0 else min(max(x, -SIGMOID_END), SIGMOID_END)
+    return sigmoid_times(working(beta) * bounded, x, 0.0)
+
+
+@kernel
+def _e_swish_slope(x: float, beta: float) -> float:
+    return swish_slope_of_sum(working(beta), x, 0.0)
+
+
+E_SWISH = Activation(
+    name="e_swish",
+    summary="Swish multiplied by a constant a little above 1.",
+    reference="Alcaide, E-swish: adjusting activations to different network depths, 2018, arXiv:1801.07145",
+    formula="beta * x / (1 + exp(-x))",
+    derivative_formula="beta * (1 + exp(-x) * (1 + x)) / (1 + exp(-x))**2",
+    forward=_e_swish,
+    derivative=_e_swish_slope,
+    range="[-0.348081, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.25),
+    advice="For shallow networks, with beta between 1 and 2; in very deep ones the gain builds up.",
+    parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
+    aliases=("eswish",),
+    tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
+)
+
+
+@kernel
+def _flatten_t_swish(x: float, threshold: float) -> float:
+    return sigmoid_times(max(x, 0.0), x, 0.0) + working(threshold)
+
+
+@kernel
+def _flatten_t_swish_slope(x: float, threshold: float) -> float:
+    bounded = min(max(x, 0.0), SIGMOID_END)
+    return swish_slope_times(1.0, bounded, bounded, 0.0) if x > 0.0 else 0.0
+
+
+FLATTEN_T_SWISH = Activation(
+    name="flatten_t_swish",
+    summary="Swish above zero and flat below it, moved down as a whole.",
+    reference="Chieng, Wahid, Ong and Perla, Flatten-T Swish: a thresholded ReLU-Swish-like activation function for deep "
+    "learning, International Journal of Advances in Intelligent Informatics 4, 2018, arXiv:1812.06247",
+    formula="(x / (1 + exp(-x)) if x > 0 else 0) + threshold",
+    derivative_formula="(1 + exp(-x) * (1 + x)) / (1 + exp(-x))**2 if x > 0 else 0",
+    forward=_flatten_t_swish,
+    derivative=_flatten_t_swish_slope,
+    range="[threshold, inf)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="left", smooth=False),
+    limits=(-0.2, math.inf, 0.0, 1.0),
+    kinks=(0.0,),
+    advice="As a stand-in for ReLU whose outputs average nearer to zero.",
+    parameters=(
+        Parameter(
+            name="threshold",
+            meaning="What the result is below zero, and is moved by above it.",
+            default=-0.2,
+            high=0.0,
+            high_open=False,
+            aliases=("T",),
+        ),
+    ),
+    aliases=("fts",),
+    tried=({"threshold": 0.0}, {"threshold": -1.0}),
+    cancels=("forward",),
+)
+
+
+# x (right s + left (1 - s)), where s is the sigmoid of hi + lo: a line of slope `left` far to one side of zero, and one of
+# slope `right` far to the other.
+@kernel
+def _two_lines(x: float, right: float, left: float, hi: float, lo: float) -> float:
+    finite = min(max(x, -LARGEST), LARGEST)
+    magnitude = -abs(hi)
+    rest = -lo if hi > 0.0 else lo
+    near = right if hi >= 0.0 else left
+    far = left if hi >= 0.0 else right
+    inverse = 1.0 / (1.0 + exp_sum(magnitude, rest))
+    fading = finite * (far * inverse) if magnitude > -SIGMOID_END else -0.0
+    return (x if near != 0.0 else finite) * (near * inverse) + scaled_exp(fading, magnitude, rest)
+
+
+@kernel
+def _two_lines_slope(right: float, left: float, hi: float, lo: float) -> float:
+    magnitude = -abs(hi)
+    rest = -lo if hi > 0.0 else lo
+    near = right if hi >= 0.0 else left
+    far = left if hi >= 0.0 else right
+    decay = exp_sum(magnitude, rest)
+    growth = min(abs(hi), SIGMOID_END)
+    inverse = 1.0 / ((1.0 + decay) * (1.0 + decay))
+    faded = scaled_exp(far * (((1.0 - growth) + decay) * inverse), magnitude, rest)
+    return fma(near, fma(decay, 1.0 + growth, 1.0) * inverse, faded)
+
+
+# beta (p1 - p2) x as hi + lo. What depends on parameters alone is float64 in every precision, and is computed once.
+@kernel
+def _acon_argument(x: float, p1: float, p2: float, beta: float) -> tuple[float, float]:
+    difference = p1 - p2
+    part = difference - p1
+    difference_rest = (p1 - (difference - part)) - (p2 + part)
+    slope = beta * difference
+    slope_rest = fma(beta, difference, -slope) + beta * difference_rest
+    hi, lo = two_product(slope, x)
+    return hi, (lo + working(slope_rest) * x if abs(hi) < SIGMOID_END else 0.0)
+
+
+@kernel
+def _acon_c(x: float, p1: float, p2: float, beta: float) -> float:
+    hi, lo = _acon_argument(min(max(x, -LARGEST), LARGEST), p1, p2, beta)
+    return _two_lines(x, working(p1), working(p2), hi, lo)
+
+
+@kernel
+def _acon_c_slope(x: float, p1: float, p2: float, beta: float) -> float:
+    hi, lo = _acon_argument(min(max(x, -LARGEST), LARGEST), p1, p2, beta)
+    return _two_lines_slope(working(p1), working(p2), hi, lo)
+
+
+ACON_C = Activation(
+    name="acon_c",
+    summary="A smooth maximum of two lines through the origin.",
+    reference="Ma, Zhang, Liu and Sun, Activate or not: learning customized activation, CVPR 2021, arXiv:2009.04759",
+    formula="(p1 - p2) * x / (1 + exp(-beta * (p1 - p2) * x)) + p2 * x",
+    derivative_formula="(p1 - p2) * (1 + exp(-beta * (p1 - p2) * x) * (1 + beta * (p1 - p2) * x)) "
+    "/ (1 + exp(-beta * (p1 - p2) * x))**2 + p2",
+    forward=_acon_c,
+    derivative=_acon_c_slope,
+    range="[-0.278465, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
+    advice="Where a network is to learn, channel by channel, whether to activate: beta = 0 makes it a line.",
+    parameters=(
+        Parameter(name="p1", meaning="Slope of one of the two lines.", default=1.0),
+        Parameter(name="p2", meaning="Slope of the other.", default=0.0),
+        Parameter(name="beta", meaning="Sharpness of the bend; 0 makes it the mean of the two lines.", default=1.0),
+    ),
+    aliases=("acon",),
+    tried=(
+        {"p1": 1.2, "p2": -0.8, "beta": 1.0},
+        {"p1": 0.3, "p2": 0.9, "beta": -2.5},
+        {"p1": 1.0, "p2": 0.25, "beta": 0.0},
+        {"p1": 1e-3, "p2": 0.0, "beta": 1e3},
+    ),
+    cancels=("forward", "derivative"),
+)
+
+
+# alpha + tanh(beta x) = (alpha + 1) s + (alpha - 1) (1 - s), where s is the sigmoid of 2 beta x.
+@kernel
+def _aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
+    hi, lo = gate_argument(2.0 * beta, x)
+    return _two_lines(x, working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+
+
+@kernel
+def _aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
+    hi, lo = gate_argument(2.0 * beta, x)
+    return _two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+
+
+APTX = Activation(
+    name="aptx",
+    summary="x times a tanh that is shifted and scaled; by default, x times the sigmoid of 2x.",
+    reference="Kumar, APTx: better activation function than MISH, SWISH, and ReLU's variants used in deep learning, "
+    "2022, arXiv:2209.06119",
+    formula="(alpha + tanh(beta * x)) * gamma * x",
+    derivative_formula="gamma * (alpha + tanh(beta * x) + beta * x / cosh(beta * x)**2)",
+    forward=_aptx,
+    derivative=_aptx_slope,
+    range="[-0.139233, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
+    limits=(-0.0, math.inf, 0.0, 1.0),
+    advice="As a cheaper Mish: with beta = 0.5 it is Swish, and the default lies close to Mish where x > 0.",
+    parameters=(
+        Parameter(name="alpha", meaning="Added to the tanh: 1 makes the left side vanish.", default=1.0),
+        Parameter(name="beta", meaning="Sharpness of the tanh.", default=1.0),
+        Parameter(name="gamma", meaning="Multiplies the result.", default=0.5),
+    ),
+    tried=(
+        {"alpha": 0.6, "beta": 1.3, "gamma": 0.7},
+        {"alpha": 1.5, "beta": -0.4, "gamma": 1.0},
+        {"alpha": 1.0, "beta": 0.5, "gamma": 0.5},
+        {"alpha": -1.0, "beta": 1.0, "gamma": -2.0},
+    ),
+    cancels=("forward", "derivative"),
+)

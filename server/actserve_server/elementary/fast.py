@@ -1,0 +1,409 @@
+"""Elementary functions for float32 results in float32 arithmetic: within about one unit in the last place.
+
+Eight numbers travel in an AVX2 register instead of four, and nothing is converted: that is the whole reason for this
+precision. Every constant here is written as a float and compiled as a float32, and no operation may meet a float64 but
+those that take an `Exact` constant or a parameter apart. Overflow goes to infinity and underflow is gradual. Otherwise
+as `elementary.wide`, whose every function has its counterpart here.
+
+The constants are printed by `tools/fit_elementary.py` under the names they have here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from actserve_server.elementary.bits import (
+    bits_of,
+    copysign,
+    float_of,
+    fma,
+    nearest_float32,
+    polynomial,
+    rest_of_product,
+)
+from actserve_server.elementary.huge import angle
+from actserve_server.elementary.source import kernel
+
+ROUNDER = 1.5 * 2.0**23
+"""Added to a number below 2^22, it leaves the nearest integer in the low bits; subtracted again, as a float32."""
+MANTISSA_BITS = 23
+BIASED_ZERO = 127 << MANTISSA_BITS
+SECOND_BIT_TO_SIGN = 30
+SQRT_HALF_BITS = 0x3F3504F3
+SMALLEST_NORMAL = 2.0**-126
+INFINITY = float("inf")
+
+TRIG_LIMIT = 65536.0
+"""Up to here what hi leaves of a turn is known to its last digits; lo, where it is large, has fewer."""
+
+FAST_LN2_HI = 0.6931471824645996
+FAST_LN2_LO = -1.9046542121259336e-09
+FAST_LOG2_E_HI = 1.4426950216293335
+FAST_INVERSE_SQRT_2PI_HI = 0.3989422917366028
+FAST_INVERSE_HALF_PI_HI = 0.6366197466850281
+FAST_HALF_PI_HI = 1.5707963705062866
+FAST_HALF_PI_MIDDLE = -4.371138828673793e-08
+FAST_HALF_PI_LO = -1.7151245100058819e-15
+
+# q in exp(r) = 1 + r + r^2 q(r), on [-0.34657, 0.34657]: error 2^-27.96
+FAST_EXP = (
+    0.4999999403953552,
+    0.1666652113199234,
+    0.04166838899254799,
+    0.008368710055947304,
+    0.0013814617414027452,
+)
+
+# p in log(1 + f) = f - f^2/2 + f^3 p(f), on [-0.29289, 0.41421]: error 2^-27.22
+FAST_LOG = (
+    0.3333333134651184,
+    -0.2500081956386566,
+    0.20001226663589478,
+    -0.1662335842847824,
+    0.14201760292053223,
+    -0.13160181045532227,
+    0.12761564552783966,
+    -0.07634486258029938,
+)
+
+# p in tanh(x) = x + x z p(z), z = x^2, on [0.0, 0.36]: error 2^-27.66
+FAST_TANH = (
+    -0.33333298563957214,
+    0.13331924378871918,
+    -0.053783830255270004,
+    0.020795969292521477,
+    -0.005895155947655439,
+)
+
+# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 15, on [-1.0, 0.57895]: error 2^-24.86
+FAST_TAIL = (
+    0.7552851438522339,
+    -0.6078965663909912,
+    0.38713690638542175,
+    -0.1865236610174179,
+    0.0604034885764122,
+    -0.0075240046717226505,
+    -0.00351021159440279,
+    0.001568408333696425,
+    0.0001746600610204041,
+    -0.00013419588503893465,
+)
+
+# silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-25.88
+FAST_SILU_SLOPE = (
+    0.2178117036819458,
+    0.14664879441261292,
+    0.018874801695346832,
+    -0.015223275870084763,
+    -0.006605969276279211,
+    0.00014664461195934564,
+    0.0007889109547249973,
+)
+
+# gelu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-25.4
+FAST_GELU_SLOPE = (
+    0.43149399757385254,
+    0.38828492164611816,
+    -0.018199609592556953,
+    -0.11400064826011658,
+    -0.01477266475558281,
+    0.01917833834886551,
+    0.004497420508414507,
+)
+
+# p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-26.84
+FAST_SIN = (
+    -0.16666655242443085,
+    0.00833216030150652,
+    -0.00019515281019266695,
+)
+
+# q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2, on [0.0, 0.61685]: error 2^-32.42
+FAST_COS = (
+    0.04166664555668831,
+    -0.0013887316454201937,
+    2.4433153157588094e-05,
+)
+
+# p in atan(t) = t + t z p(z), z = t^2, on [0.0, 1.0]: error 2^-26.72
+FAST_ATAN = (
+    -0.33333298563957214,
+    0.19998548924922943,
+    -0.14264242351055145,
+    0.10952187329530716,
+    -0.08403454720973969,
+    0.05795765668153763,
+    -0.031177902594208717,
+    0.010914633050560951,
+    -0.0017936271615326405,
+)
+
+# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-28.63
+FAST_ERF_NEAR = (
+    0.12837916612625122,
+    -0.3761262595653534,
+    0.1128358542919159,
+    -0.026853812858462334,
+    0.005188327748328447,
+    -0.0008010193705558777,
+    7.853860734030604e-05,
+)
+
+# log(1 - erf(x)), on [1.0, 4.0]: error 2^-27.79
+FAST_ERF_FAR = (
+    0.0002020658430410549,
+    -1.1296494007110596,
+    -0.6330657005310059,
+    -0.10860660672187805,
+    0.025348931550979614,
+    -0.004270638804882765,
+    0.0004603586276061833,
+    -2.4754357582423836e-05,
+    2.1209346812156582e-07,
+)
+
+
+@kernel
+def fast_working(parameter: float) -> float:
+    return nearest_float32(parameter)
+
+
+@kernel
+def fast_two_product(a: float, x: float) -> tuple[float, float]:
+    """a x as hi + lo, a being a float64 or, for a square, a float32."""
+    hi = nearest_float32(a) * x
+    return hi, (rest_of_product(a, x, hi) if abs(hi) < INFINITY else 0.0)
+
+
+@kernel
+def fast_quotient(x: float, a: float) -> tuple[float, float]:
+    """x/a as hi + lo, a being a float64."""
+    divisor = nearest_float32(a)
+    hi = x / divisor
+    return hi, (-rest_of_product(a, hi, x) * (1.0 / divisor) if abs(hi) < INFINITY else 0.0)
+
+
+@kernel
+def fast_offset(x: float, hi: float, lo: float) -> float:
+    """x - (hi + lo) for a constant hi + lo, whose first 48 bits count."""
+    first = nearest_float32(hi)
+    return (x - first) - nearest_float32((hi - first) + lo)
+
+
+@kernel
+def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
+    """n + ROUNDER and s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42."""
+    shifted = fma(hi, FAST_LOG2_E_HI, ROUNDER)
+    n = shifted - ROUNDER
+    r = fma(-n, FAST_LN2_HI, hi) + fma(-n, FAST_LN2_LO, lo)
+    return shifted, fma(r * r, polynomial(r, FAST_EXP), r)
+
+
+@kernel
+def _power_of_two(shifted: float) -> float:
+    """2^n from n + ROUNDER, for n from -126 to 127."""
+    return float_of(np.int32((bits_of(shifted) << MANTISSA_BITS) + BIASED_ZERO))
+
+
+@kernel
+def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
+    """y exp(hi + lo) for |y| < 2^100; for a larger one wrong, and below 2^-120, where the result should be still less.
+
+    The power of two is applied in halves, the second of which is the first that can be inexact.
+    """
+    clamped = min(max(hi, -173.0), 89.0)
+    shifted, s = _exp_parts(clamped, lo if clamped == hi else 0.0)
+    whole = bits_of(shifted)
+    half = whole >> 1
+    scaled = y * float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
+    return fma(scaled, s, scaled) * float_of(np.int32(((whole - half) << MANTISSA_BITS) + BIASED_ZERO))
+
+
+@kernel
+def fast_exp_sum(hi: float, lo: float) -> float:
+    return fast_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def fast_exp_of_negative(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0; a NaN stays one."""
+    masked = hi < -120.0
+    shifted, s = _exp_parts(-120.0 if masked else hi, 0.0 if masked else lo)
+    whole = bits_of(shifted)
+    half = whole >> 1
+    scale = float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
+    return fma(scale, s, scale) * float_of(np.int32(((whole - half) << MANTISSA_BITS) + BIASED_ZERO))
+
+
+@kernel
+def fast_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
+    return total + term, rest
+
+
+@kernel
+def fast_split(term: float, coarse: float) -> tuple[float, float]:
+    return term, 0.0
+
+
+@kernel
+def fast_exp(x: float) -> float:
+    return fast_scaled_exp(1.0, x, 0.0)
+
+
+@kernel
+def fast_expm1(x: float) -> float:
+    shifted, s = _exp_parts(min(max(x, -20.0), 89.0), 0.0)
+    half_power = _power_of_two(shifted - 1.0)
+    return copysign(s if shifted == ROUNDER else 2.0 * fma(half_power, s, half_power - 0.5), x)
+
+
+@kernel
+def _log_of_scaled(f: float, n: Any) -> float:
+    """log(2^n (1 + f)), where 1 + f lies between sqrt(1/2) and sqrt(2)."""
+    correction = fma(fma(f, polynomial(f, FAST_LOG), -0.5), f * f, n * FAST_LN2_LO)
+    return fma(n, FAST_LN2_HI, f + correction)
+
+
+@kernel
+def fast_log1p(x: float) -> float:
+    """log(1 + x) for x > -1: the rounding error of 1 + x is carried along."""
+    u = 1.0 + x
+    lost = x - (u - 1.0) if x < 1.0 else 1.0 - (u - x)
+    bits = bits_of(u)
+    n = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
+    power = n << MANTISSA_BITS
+    # Beside a large x the 1 is lost for good, and the scale would leave its range.
+    scaled = lost * float_of(np.int32(BIASED_ZERO - power)) if x < 16777216.0 else 0.0
+    f = (float_of(np.int32(bits - power)) - 1.0) + scaled
+    return x if x == INFINITY else copysign(_log_of_scaled(f, np.float32(np.int32(n))), x)
+
+
+@kernel
+def fast_log(x: float) -> float:
+    """log(x) for x >= 0, subnormal numbers included."""
+    tiny = x < SMALLEST_NORMAL
+    bits = bits_of(x * 16777216.0 if tiny else x)
+    n = (bits - SQRT_HALF_BITS) >> MANTISSA_BITS
+    f = float_of(np.int32(bits - (n << MANTISSA_BITS))) - 1.0
+    value = _log_of_scaled(f, np.float32(np.int32(n)) - (24.0 if tiny else 0.0))
+    return (x if x == INFINITY else value) if x > 0.0 else -INFINITY
+
+
+@kernel
+def fast_over_sum(numerator: float, a: float, b: float) -> float:
+    return numerator / (a + b)
+
+
+@kernel
+def fast_tanh(x: float) -> float:
+    z = x * x
+    near = fma(x * z, polynomial(z, FAST_TANH), x)
+    shifted, s = _exp_parts(min(2.0 * abs(x), 20.0), 0.0)
+    power = _power_of_two(shifted)
+    far = 1.0 - 2.0 / fma(power, s, power + 1.0)
+    return copysign(near if z < 0.36 else far, x)
+
+
+@kernel
+def fast_erf(x: float) -> float:
+    a = min(abs(x), 4.0)
+    z = a * a
+    near = fma(a, polynomial(z, FAST_ERF_NEAR), a)
+    shifted, s = _exp_parts(polynomial(a, FAST_ERF_FAR), 0.0)
+    power = _power_of_two(shifted)
+    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+
+
+@kernel
+def fast_atan(x: float) -> float:
+    a = abs(x)
+    inverted = a > 1.0
+    t = -1.0 / a if inverted else a
+    z = t * t
+    rest = fma(t * z, polynomial(z, FAST_ATAN), FAST_HALF_PI_MIDDLE if inverted else 0.0)
+    return copysign((FAST_HALF_PI_HI if inverted else 0.0) + (t + rest), x)
+
+
+@kernel
+def fast_scaled_normal_tail(a: float) -> float:
+    """exp(a^2/2) Phi(-a) for 0 <= a <= 15; beyond, anything times exp(-a^2/2) is 0 in float32."""
+    whole = a + 4.0
+    lost = a - (whole - 4.0)
+    inverse = 1.0 / whole
+    t = fma(-8.0, inverse, 1.0)
+    value = inverse * fma(t, fma(t, polynomial(t, FAST_TAIL[2:]), FAST_TAIL[1]), FAST_TAIL[0])
+    # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
+    missing = fma(-inverse, whole, 1.0) - inverse * lost
+    return fma(fma(-a, value, FAST_INVERSE_SQRT_2PI_HI), missing * whole, value)
+
+
+@kernel
+def fast_silu_slope_quotient(d: float) -> float:
+    return polynomial(d, FAST_SILU_SLOPE)
+
+
+@kernel
+def fast_gelu_slope_quotient(d: float) -> float:
+    return polynomial(d, FAST_GELU_SLOPE)
+
+
+@kernel
+def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
+    """hi + lo - turns pi/2 as a sum, where it is less than 1: that makes `exact` so."""
+    exact = fma(-turns, FAST_HALF_PI_HI, hi)
+    product = turns * FAST_HALF_PI_MIDDLE
+    first = exact - product
+    rest = ((exact - first) - product) - fma(turns, FAST_HALF_PI_MIDDLE, -product)
+    rest = fma(-turns, FAST_HALF_PI_LO, rest) + lo
+    r = first + rest
+    return r, (first - r) + rest
+
+
+@kernel
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
+    z = r * r
+    half = 0.5 * z
+    whole = 1.0 - half
+    sine = r + fma(r * z, polynomial(z, FAST_SIN), rest * whole)
+    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, FAST_COS), -r * rest))
+    value = sine if quadrant & 1 == 0 else cosine
+    return float_of(np.int32(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN)))
+
+
+@kernel
+def fast_sin_sum(hi: float, lo: float) -> float:
+    shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return hi if hi == 0.0 else _sine(r, rest, bits_of(shifted))
+
+
+@kernel
+def fast_cos_sum(hi: float, lo: float) -> float:
+    shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    return _sine(r, rest, bits_of(shifted) + 1)
+
+
+@kernel
+def _sine_of_angle(r: float, rest: float, quadrant: int) -> float:
+    hi = nearest_float32(r)
+    return _sine(hi, nearest_float32((r - hi) + rest), quadrant)
+
+
+@kernel
+def fast_sin_huge(hi: float, lo: float) -> float:
+    if abs(hi) <= TRIG_LIMIT:
+        return fast_sin_sum(hi, lo)
+    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
+    return _sine_of_angle(r, rest, quadrant)
+
+
+@kernel
+def fast_cos_huge(hi: float, lo: float) -> float:
+    if abs(hi) <= TRIG_LIMIT:
+        return fast_cos_sum(hi, lo)
+    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
+    return _sine_of_angle(r, rest, quadrant + 1)

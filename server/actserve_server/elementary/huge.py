@@ -1,0 +1,101 @@
+"""Sines and cosines of huge numbers: what a number leaves of a turn, however many turns it holds.
+
+Payne and Hanek's way: only the digits of 2/pi that a number's own exponent makes matter are multiplied, as integers.
+It takes about a hundred instructions and branches, so it is for the few elements that are beyond `TRIG_LIMIT`.
+Everything here is float64 and integer in every precision.
+
+The digits are printed by `tools/fit_elementary.py`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from actserve_server.elementary.bits import bits_of, fma
+from actserve_server.elementary.source import Exact, kernel
+
+HALF_PI_HI = Exact(1.5707963267948966)
+HALF_PI_LO = Exact(6.123233995736766e-17)
+
+DIGIT_BITS = 24
+DIGIT_MASK = (1 << DIGIT_BITS) - 1
+HALF_DIGIT = 1 << (DIGIT_BITS - 1)
+FRACTION_DIGITS = 9
+"""How many digits are computed after the point: 216 bits, of which the least 77 are inexact."""
+DIGIT_RADIX = Exact(2.0**DIGIT_BITS)
+LEAST_WEIGHT = Exact(2.0 ** (-DIGIT_BITS * FRACTION_DIGITS))
+LEADING_ZEROS = 7
+LEAST_WINDOW_EXPONENT = -160
+"""Multiples of a smaller power of two than this begin before the table, and count for nothing beside a huge number."""
+
+# fmt: off
+# LEADING_ZEROS zeros, then 2/pi after its point, in digits of 24 bits.
+INVERSE_HALF_PI_DIGITS = (
+    0x000000, 0x000000, 0x000000, 0x000000, 0x000000, 0x000000, 0x000000, 0xA2F983,
+    0x6E4E44, 0x1529FC, 0x2757D1, 0xF534DD, 0xC0DB62, 0x95993C, 0x439041, 0xFE5163,
+    0xABDEBB, 0xC561B7, 0x246E3A, 0x424DD2, 0xE00649, 0x2EEA09, 0xD1921C, 0xFE1DEB,
+    0x1CB129, 0xA73EE8, 0x8235F5, 0x2EBB44, 0x84E99C, 0x7026B4, 0x5F7E41, 0x3991D6,
+    0x398353, 0x39F49C, 0x845F8B, 0xBDF928, 0x3B1FF8, 0x97FFDE, 0x05980F, 0xEF2F11,
+    0x8B5A0A, 0x6D1F6D, 0x367ECF, 0x27CB09, 0xB74F46, 0x3F669E, 0x5FEA2D, 0x7527BA,
+    0xC7EBE5, 0xF17B3D, 0x0739F7, 0x8A5292, 0xEA6BFB, 0x5FB11F, 0x8D5D08, 0x560330,
+    0x46FC7B, 0x6BABF0, 0xCFBC20, 0x9AF436, 0x1DA9E3, 0x91615E, 0xE61B08, 0x659985,
+)
+# fmt: on
+
+
+@kernel
+def _column(significand: int, exponent: int, column: int) -> int:
+    """One column of the schoolbook product of significand * 2^exponent by 2/pi, in which columns beyond the units are missing.
+
+    Column FRACTION_DIGITS is that of the units. The significand is shifted until the table's digits fit it.
+    """
+    if exponent < LEAST_WINDOW_EXPONENT:
+        return 0
+    first = (exponent - 1) // DIGIT_BITS
+    shift = exponent - DIGIT_BITS * first
+    place = LEADING_ZEROS + first + FRACTION_DIGITS - 1 - column
+    back = DIGIT_BITS - shift
+    return (
+        ((significand << shift) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place]
+        + ((significand >> back) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place + 1]
+        + ((significand >> DIGIT_BITS >> back) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place + 2]
+        + (significand >> (2 * DIGIT_BITS) >> back) * INVERSE_HALF_PI_DIGITS[place + 3]
+    )
+
+
+@kernel
+def _integer_and_exponent(x: float) -> tuple[int, int]:
+    """m and e with |x| = m 2^e, for a finite x."""
+    bits = bits_of(x)
+    exponent = (bits >> 52) & 0x7FF
+    fraction = bits & ((1 << 52) - 1)
+    return (fraction, -1074) if exponent == 0 else (fraction | (1 << 52), exponent - 1075)
+
+
+@kernel
+def angle(hi: float, lo: float) -> tuple[float, float, int]:
+    """r, rest and k modulo 4, for hi + lo = k pi/2 + r + rest, |r| <= pi/4.
+
+    Digits are signed, so that their carry out of the fraction is the nearest number of quarter turns.
+    """
+    hi_significand, hi_exponent = _integer_and_exponent(hi)
+    lo_significand, lo_exponent = _integer_and_exponent(lo)
+    total = rest = np.float64(0.0)
+    weight = np.float64(LEAST_WEIGHT)
+    carry = 0
+    for column in range(FRACTION_DIGITS):
+        hi_part = _column(hi_significand, hi_exponent, column)
+        lo_part = _column(lo_significand, lo_exponent, column)
+        carry += (hi_part if hi > 0.0 else -hi_part) + (lo_part if lo > 0.0 else -lo_part)
+        digit = ((carry + HALF_DIGIT) & DIGIT_MASK) - HALF_DIGIT
+        carry = (carry - digit) >> DIGIT_BITS
+        term = digit * weight
+        grown = term + total
+        rest += total - (grown - term)
+        total = grown
+        weight *= DIGIT_RADIX
+    hi_part = _column(hi_significand, hi_exponent, FRACTION_DIGITS)
+    lo_part = _column(lo_significand, lo_exponent, FRACTION_DIGITS)
+    carry += (hi_part if hi > 0.0 else -hi_part) + (lo_part if lo > 0.0 else -lo_part)
+    r = total * HALF_PI_HI
+    return r, fma(total, HALF_PI_HI, -r) + (total * HALF_PI_LO + rest * HALF_PI_HI), carry & 3

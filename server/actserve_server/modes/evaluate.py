@@ -1,0 +1,222 @@
+"""How an activation is evaluated over blocks: which compiled loops, in what order, over whose cores.
+
+Results are yielded piece by piece into scratch memory, so a computation of any size takes constant memory. This module knows
+neither what the results are for nor where the blocks come from.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from actserve_server.activations.spec import Activation, AxisActivation, Record
+from actserve_server.kernels.compiler import has_fast, load, load_service
+from actserve_server.kernels.forms import SIXTEEN_BITS
+from actserve_server.modes.base import Array, Subject
+
+Pieces = Callable[..., Iterator[tuple[int, Array]]]
+"""Given a block's first element and its inputs: the result's pieces, each with the place of its first element."""
+
+_GRAIN = 1 << 16
+"""Elements below which a part of the work is not worth handing to another core, which takes some 50 microseconds."""
+
+_TABLES = 64
+"""How many tables of 16-bit activations are kept, of 128 KiB each, or 512 KiB for products with a gradient."""
+
+
+def evaluate(subject: Subject, operation: str) -> Pieces:
+    """The evaluation of an operation: forward, derivative, vjp, jacobian, jacobian_diagonal, or gradient_NAME."""
+    record = subject.record
+    if isinstance(record, Activation):
+        table = subject.dtype in SIXTEEN_BITS and not record.indexed and subject.columns is None
+        return _from_table(subject, operation) if table and operation in _TABLED else _elementwise(subject, operation)
+    if isinstance(record, AxisActivation):
+        return _along_axis(subject, operation)
+    return _whole_blocks(subject, operation)
+
+
+def readable(subject: Subject) -> Callable[[Array], Array]:
+    """A function that gives elements as loops read them: 16 bits as float32, all others as they are."""
+    if subject.dtype not in SIXTEEN_BITS:
+        return lambda array: array
+    widen = load_service("widen", subject.dtype)
+
+    def widened(array: Array) -> Array:
+        out = np.empty(array.shape, np.float32)
+        widen(array.reshape(-1).view(np.uint16), out.reshape(-1))
+        return out
+
+    return widened
+
+
+def wide_enough(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type of what `readable` gives."""
+    return np.dtype(np.float32) if dtype in SIXTEEN_BITS else dtype
+
+
+def _stored(subject: Subject, size: int) -> Array:
+    return np.empty(size, np.uint16 if subject.dtype in SIXTEEN_BITS else subject.dtype)
+
+
+def _loop(subject: Subject, operation: str) -> Callable[..., None]:
+    """The compiled loop of an operation, for what `readable` gives."""
+    record = subject.record
+    accuracy = subject.accuracy if has_fast(record, operation) else "exact"
+    wide = operation.startswith(("gradient", "reduce", "vjp_reduce"))
+    dtype = wide_enough(subject.dtype) if wide else subject.dtype
+    return load(record, operation, dtype, accuracy)
+
+
+# ---- each element by itself ------------------------------------------------------------------------------------------
+
+
+def _elementwise(subject: Subject, operation: str) -> Pieces:
+    record, columns = subject.record, subject.columns
+    assert isinstance(record, Activation)
+    loop = _loop(subject, operation if columns is None else f"{operation}_channels")
+    read = readable(subject)
+    gradient = operation.startswith("gradient")
+    scratch = np.empty(subject.piece_elements) if gradient else _stored(subject, subject.piece_elements)
+
+    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+        size = inputs[0].size
+        for start in range(0, size, scratch.size):
+            stop = min(start + scratch.size, size)
+            out = scratch[: stop - start]
+            ins = [read(array[start:stop]) for array in inputs]
+
+            def work(
+                begin: int, end: int, origin: int = first + start, ins: list[Array] = ins, out: Array = out
+            ) -> None:
+                part = [array[begin:end] for array in ins]
+                if columns is not None:
+                    loop(*part, origin + begin, out[begin:end], columns.values, columns.inner)
+                elif record.indexed:
+                    loop(*part, origin + begin, out[begin:end], subject.parameters)
+                else:
+                    loop(*part, out[begin:end], subject.parameters)
+
+            subject.team.share(out.size, 1, work, grain=_GRAIN)
+            yield first + start, out if gradient else out.view(subject.dtype)
+
+    return pieces
+
+
+_TABLED = ("forward", "derivative", "vjp")
+
+
+@functools.lru_cache(_TABLES)
+def _table(record: Record, operation: str, dtype: np.dtype[Any], parameters: tuple[float, ...]) -> Array:
+    """The values of f or f' at all 16-bit numbers, rounded to 16 bits; for `vjp` those of f' as float64."""
+    every = np.arange(1 << 16, dtype=np.uint16)
+    exact = np.empty(every.size)
+    with np.errstate(invalid="ignore"):
+        x = every.view(dtype).astype(np.float64)
+    load(record, "forward" if operation == "forward" else "derivative", np.float64)(x, exact, parameters)
+    if operation == "vjp":
+        return exact
+    table = np.empty_like(every)
+    load_service("narrow", dtype)(exact, table)
+    return table
+
+
+def _from_table(subject: Subject, operation: str) -> Pieces:
+    table = _table(subject.record, operation, subject.dtype, subject.parameters)
+    look_up = load_service("look_up_times" if operation == "vjp" else "look_up", subject.dtype)
+    scratch = _stored(subject, subject.piece_elements)
+
+    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+        bits = [array.view(np.uint16) for array in inputs]
+        for start in range(0, bits[0].size, scratch.size):
+            stop = min(start + scratch.size, bits[0].size)
+            out = scratch[: stop - start]
+
+            def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
+                look_up(*(array[start + begin : start + end] for array in bits), table, out[begin:end])
+
+            subject.team.share(out.size, 1, work, grain=_GRAIN)
+            yield first + start, out.view(subject.dtype)
+
+    return pieces
+
+
+# ---- slices along an axis --------------------------------------------------------------------------------------------
+
+
+def _along_axis(subject: Subject, operation: str) -> Pieces:
+    """First what each slice needs, then any piece of the result."""
+    record = subject.record
+    assert isinstance(record, AxisActivation)
+    n, inner = subject.slice_shape
+    products = operation == "vjp" or operation.startswith("gradient")
+    gradient = operation.startswith("gradient")
+    reduce = _loop(subject, "reduce")
+    vjp_reduce = _loop(subject, "vjp_reduce") if products else None
+    fill = _loop(subject, operation)
+    read = readable(subject)
+    growth = n if operation == "jacobian" else 1
+    scratch = np.empty(subject.piece_elements) if gradient else _stored(subject, subject.piece_elements)
+    params, share = subject.parameters, subject.team.share
+
+    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+        slices = tuple(read(array).reshape(-1, n, inner) for array in inputs)
+        outer = len(slices[0])
+        states = [np.empty((outer, record.state_size, inner))]
+        if products:
+            states.append(np.empty((outer, record.vjp_state_size, inner)))
+
+        def look(begin: int, end: int) -> None:
+            origin = (first + begin * n * inner,) if record.indexed else ()
+            parts = [array[begin:end] for array in slices]
+            found = [state[begin:end] for state in states]
+            reduce(parts[0], *origin, found[0], params)
+            if vjp_reduce is not None:
+                vjp_reduce(*parts, *origin, *found, params)
+
+        share(outer, 1, look, grain=max(_GRAIN // max(n * inner, 1), 1))
+        size = inputs[0].size * growth
+        for start in range(0, size, scratch.size):
+            out = scratch[: min(scratch.size, size - start)]
+
+            def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
+                fill(*slices, start + begin, out[begin:end], *states, first, params)
+
+            share(out.size, 1, work, grain=_GRAIN)
+            yield first * growth + start, out if gradient else out.view(subject.dtype)
+
+    return pieces
+
+
+# ---- whole blocks ----------------------------------------------------------------------------------------------------
+
+
+def _whole_blocks(subject: Subject, operation: str) -> Pieces:
+    """Gated units, and axes that change their length: a block of slices at a time."""
+    loop = _loop(subject, operation)
+    read = readable(subject)
+    n, inner = subject.slice_shape
+    length = n if operation in ("derivative", "vjp") else subject.result_length
+    lengths = (n, subject.result_length)
+    params = subject.parameters
+
+    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+        slices = [read(array).reshape(-1, extent, inner) for array, extent in zip(inputs, lengths, strict=False)]
+        outer = len(slices[0])
+        out = _stored(subject, outer * length * inner).reshape(outer, length, inner)
+
+        def work(begin: int, end: int) -> None:
+            loop(*(array[begin:end] for array in slices), out[begin:end], params)
+
+        subject.team.share(outer, 1, work, grain=max(_GRAIN // max(n * inner, 1), 1))
+        flat = out.reshape(-1)
+        base = first // (n * inner) * length * inner if n * inner else 0
+        for start in range(0, flat.size, subject.piece_elements):
+            yield base + start, flat[start : start + subject.piece_elements].view(subject.dtype)
+
+    return pieces
+
+
+__all__ = ["Pieces", "evaluate", "readable", "wide_enough"]
