@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
-
     algebraic,
     clipped_lines,
     elish,
@@ -31,9 +30,8 @@ from actserve_server.activations import (
     softmax,
     swishes,
     thresholds,
-    xielu,
-
     trigonometric,
+    xielu,
 )
 from actserve_server.activations.spec import Library, Record
 
@@ -57,7 +55,6 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     gated_by_softplus,
     gated_by_tanh,
     softmax,
-
     trigonometric,
     gated_units,
     resizing,

@@ -30,7 +30,8 @@ For sums along slices, whose totals are float64 in every precision:
     add_in_any_order(a, b)  a + b in a loop that sums, whose order the compiler chooses
     larger(a, b)            the larger; unspecified where one is NaN
     compensated(a, b, c)    a + b + c as a sum and what its roundings took; plainly where the result is a float32
-    split(c, coarse)        c as hi + lo where sums of at most 2^26 hi are exact if |c| <= coarse / 2^26; plainly c + 0 likewise
+    split(c, coarse)        c as hi + lo, where sums of at most 2^26 hi are exact if |c| <= coarse/2^27; plainly as c + 0
+                            where the result is a float32
 
 FAST expects parameters that a float32 can hold, and of `scaled_exp` that |y| < 2^100.
 
