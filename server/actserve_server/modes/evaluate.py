@@ -6,25 +6,22 @@ neither what the results are for nor where the blocks come from.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.spec import Activation, AxisActivation, Record
+from actserve_server.activations.spec import Activation, AxisActivation
 from actserve_server.kernels.compiler import has_fast, load, load_service
 from actserve_server.kernels.forms import SIXTEEN_BITS
 from actserve_server.modes.base import Array, Subject
+from actserve_server.modes.tables import derivative_table, rounded_table
 
 Pieces = Callable[..., Iterator[tuple[int, Array]]]
 """Given a block's first element and its inputs: the result's pieces, each with the place of its first element."""
 
 _GRAIN = 1 << 16
 """Elements below which a part of the work is not worth handing to another core, which takes some 50 microseconds."""
-
-_TABLES = 64
-"""How many tables of 16-bit activations are kept, of 128 KiB each, or 512 KiB for products with a gradient."""
 
 
 def evaluate(subject: Subject, operation: str) -> Pieces:
@@ -108,23 +105,9 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
 _TABLED = ("forward", "derivative", "vjp")
 
 
-@functools.lru_cache(_TABLES)
-def _table(record: Record, operation: str, dtype: np.dtype[Any], parameters: tuple[float, ...]) -> Array:
-    """The values of f or f' at all 16-bit numbers, rounded to 16 bits; for `vjp` those of f' as float64."""
-    every = np.arange(1 << 16, dtype=np.uint16)
-    exact = np.empty(every.size)
-    with np.errstate(invalid="ignore"):
-        x = every.view(dtype).astype(np.float64)
-    load(record, "forward" if operation == "forward" else "derivative", np.float64)(x, exact, parameters)
-    if operation == "vjp":
-        return exact
-    table = np.empty_like(every)
-    load_service("narrow", dtype)(exact, table)
-    return table
-
-
 def _from_table(subject: Subject, operation: str) -> Pieces:
-    table = _table(subject.record, operation, subject.dtype, subject.parameters)
+    build = derivative_table if operation == "vjp" else rounded_table
+    table = build(subject.record, operation, subject.dtype, subject.parameters)
     look_up = load_service("look_up_times" if operation == "vjp" else "look_up", subject.dtype)
     scratch = _stored(subject, subject.piece_elements)
 
