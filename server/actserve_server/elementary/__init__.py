@@ -16,6 +16,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sqrt(x)
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
+    decay_sum(hi, lo)       the same for hi <= 0, in fewer instructions
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
@@ -47,6 +48,7 @@ _NAMES = (
     "offset",
     "exp",
     "exp_sum",
+    "decay_sum",
     "scaled_exp",
     "expm1",
     "log1p",
@@ -83,6 +85,7 @@ quotient = wide.wide_quotient
 offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
+decay_sum = wide.wide_decay_sum
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p
