@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import mpmath as mp
-import numpy as np
 from actserve_server.activations.formula import DIGITS, Real, compiled, gradient, names, parameters, value
 from actserve_server.activations.spec import AxisActivation, GatedActivation
 
@@ -54,7 +54,7 @@ def slice_jacobian(record: AxisActivation, x: Sequence[float], params: Sequence[
 
 def ulp(exact: Real, dtype: Any) -> Real:
     """The unit in the last place of the binade that a number lies in; below the normal ones, the smallest subnormal."""
-    information = np.finfo(dtype)
+    information = ml_dtypes.finfo(dtype)
     if exact == 0:
         return mp.mpf(float(information.smallest_subnormal))
     exponent = max(mp.frexp(exact)[1] - 1, int(information.minexp))
@@ -67,7 +67,7 @@ def error_in_ulp(result: float, exact: Real, dtype: Any) -> float:
     >>> error_in_ulp(1.0, mp.mpf(1) + mp.mpf(2) ** -53, np.float64)
     0.5
     """
-    largest = np.finfo(dtype).max
+    largest = ml_dtypes.finfo(dtype).max
     with mp.workdps(DIGITS):
         if math.isinf(result):
             limit = mp.mpf(float(largest)) + ulp(mp.mpf(float(largest)), dtype) / 2

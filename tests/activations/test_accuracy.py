@@ -17,6 +17,7 @@ from actserve_server.activations.catalogue import CATALOGUE
 from actserve_server.activations.spec import Activation, Value
 from actserve_server.kernels.compiler import load
 from actserve_server.kernels.forms import SIXTEEN_BITS
+from actserve_server.modes.evaluate import fits_single
 
 ELEMENTWISE = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
 DTYPES = [np.float32, np.float64]
@@ -46,6 +47,8 @@ def test_kernel_is_the_formula(record: Activation, given: dict[str, Value], oper
     roots = accuracy.zeros(record, operation, params)
     failures: list[str] = []
     for form in accuracy.FORMS:
+        if form.name == "fast" and not all(map(fits_single, params)):
+            continue  # then the exact kernel answers
         x = np.concatenate([single, double]) if form.name == "float64" else single
         failures += accuracy.worst(record, operation, form, x, params, roots).failures
     assert not failures, f"{len(failures)} of them: " + "\n".join(failures[:8])

@@ -17,6 +17,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
     exp_of_negative(hi, lo) exp(hi + lo) for hi <= 0; NaN in, NaN out; a masked element's may be 1e-304 instead of 0
+    decay_sum(hi, lo)       exp(hi + lo) for hi <= 0, in fewer instructions
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
@@ -61,6 +62,7 @@ _NAMES = (
     "exp_of_negative",
     "compensated",
     "split",
+    "decay_sum",
     "scaled_exp",
     "expm1",
     "log1p",
@@ -106,6 +108,7 @@ exp_sum = wide.wide_exp_sum
 exp_of_negative = wide.wide_exp_of_negative
 compensated = wide.wide_compensated
 split = wide.wide_split
+decay_sum = wide.wide_decay_sum
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p

@@ -6,6 +6,7 @@ neither what the results are for nor where the blocks come from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,6 +55,11 @@ def wide_enough(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype in SIXTEEN_BITS else dtype
 
 
+def fits_single(parameter: float) -> bool:
+    """Whether single precision can compute with a parameter and with its reciprocal."""
+    return parameter == 0 or not math.isfinite(parameter) or 1e-30 < abs(parameter) < 1e30
+
+
 def _stored(subject: Subject, size: int) -> Array:
     return np.empty(size, np.uint16 if subject.dtype in SIXTEEN_BITS else subject.dtype)
 
@@ -61,7 +67,8 @@ def _stored(subject: Subject, size: int) -> Array:
 def _loop(subject: Subject, operation: str) -> Callable[..., None]:
     """The compiled loop of an operation, for what `readable` gives."""
     record = subject.record
-    accuracy = subject.accuracy if has_fast(record, operation) else "exact"
+    fast = has_fast(record, operation) and all(fits_single(number) for number in subject.parameters)
+    accuracy = subject.accuracy if fast else "exact"
     wide = operation.startswith(("gradient", "reduce", "vjp_reduce"))
     dtype = wide_enough(subject.dtype) if wide else subject.dtype
     return load(record, operation, dtype, accuracy)
@@ -202,4 +209,4 @@ def _whole_blocks(subject: Subject, operation: str) -> Pieces:
     return pieces
 
 
-__all__ = ["Pieces", "evaluate", "readable", "wide_enough"]
+__all__ = ["Pieces", "evaluate", "fits_single", "readable", "wide_enough"]
