@@ -9,7 +9,7 @@ import mpmath as mp
 import numpy as np
 import oracle
 import pytest
-from actserve_server.activations.along_axis import LOG_SOFTMAX, SOFTMAX
+from actserve_server.activations.softmax import LOG_SOFTMAX, SOFTMAX
 from actserve_server.activations.spec import AxisActivation
 from actserve_server.kernels.compiler import load
 

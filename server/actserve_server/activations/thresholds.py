@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Exact, Library, Parameter, ParameterGradient, Traits, kernel, word
+from actserve_server.activations.spec import (
+    Activation,
+    Exact,
+    Library,
+    Parameter,
+    ParameterGradient,
+    Traits,
+    kernel,
+    word,
+)
 from actserve_server.elementary import LARGEST, copysign, working
 
 __all__ = [

@@ -6,6 +6,7 @@ kernel's names to one of them. As attributes of this module the names are the wi
 a float64, in FAST a float32; parameters of activations and constants marked `Exact` are float64 everywhere.
 
     LARGEST                 the largest finite number
+    TRIG_LIMIT              up to where sin_sum and cos_sum are right
     working(a)              a parameter as a number
     two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
     quotient(x, a)          x / a likewise
@@ -15,6 +16,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sqrt(x)
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
+    exp_of_negative(hi, lo) exp(hi + lo) for hi <= 0; NaN in, NaN out; a masked element's may be 1e-304 instead of 0
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
@@ -22,6 +24,16 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
+
+For sums along slices, whose totals are float64 in every precision:
+
+    add_in_any_order(a, b)  a + b in a loop that sums, whose order the compiler chooses
+    larger(a, b)            the larger; unspecified where one is NaN
+    compensated(a, b, c)    a + b + c as a sum and what its roundings took; plainly where the result is a float32
+    split(c, coarse)        c as hi + lo, where sums of at most 2^26 hi are exact if |c| <= coarse/2^27; plainly as c + 0
+                            where the result is a float32
+
+FAST expects parameters that a float32 can hold, and of `scaled_exp` that |y| < 2^100.
 
 This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
 """
@@ -32,8 +44,10 @@ import sys
 from typing import Any
 
 from actserve_server.elementary import fast, narrow, wide
+from actserve_server.elementary.bits import add_in_any_order as add_in_any_order
 from actserve_server.elementary.bits import copysign as copysign
 from actserve_server.elementary.bits import fma as fma
+from actserve_server.elementary.bits import larger as larger
 from actserve_server.elementary.bits import sqrt as sqrt
 
 # The names that have counterparts in every precision, as `wide_exp`, `narrow_exp`, `fast_exp`.
@@ -44,6 +58,9 @@ _NAMES = (
     "offset",
     "exp",
     "exp_sum",
+    "exp_of_negative",
+    "compensated",
+    "split",
     "scaled_exp",
     "expm1",
     "log1p",
@@ -60,7 +77,13 @@ _NAMES = (
     "silu_slope_quotient",
     "gelu_slope_quotient",
 )
-_SAME: dict[str, Any] = {"fma": fma, "copysign": copysign, "sqrt": sqrt}
+_SAME: dict[str, Any] = {
+    "fma": fma,
+    "copysign": copysign,
+    "sqrt": sqrt,
+    "larger": larger,
+    "add_in_any_order": add_in_any_order,
+}
 
 
 def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
@@ -80,6 +103,9 @@ quotient = wide.wide_quotient
 offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
+exp_of_negative = wide.wide_exp_of_negative
+compensated = wide.wide_compensated
+split = wide.wide_split
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p

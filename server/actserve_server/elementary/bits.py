@@ -17,10 +17,12 @@ from numba import types
 from numba.extending import intrinsic
 
 __all__ = [
+    "add_in_any_order",
     "bits_of",
     "copysign",
     "float_of",
     "fma",
+    "larger",
     "nearest_float32",
     "polynomial",
     "rest_of_product",
@@ -76,6 +78,32 @@ def _sqrt(typing_context: Any, x: Any) -> Any:
         return builder.call(function, arguments)
 
     return number(number), generate
+
+
+@intrinsic
+def _add_in_any_order(typing_context: Any, total: Any, term: Any) -> Any:
+    """total + term in a sum whose order the compiler may choose, so that a loop can keep several partial sums."""
+    number = _common(total, term)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fadd(*arguments, flags=("reassoc", "nsz"))
+
+    return number(number, number), generate
+
+
+@intrinsic
+def _larger(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, by a single instruction; either one, or NaN, where one of them is NaN."""
+    number = _common(a, b)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        ir_float = _BITS[number][1]
+        function = builder.module.declare_intrinsic(
+            "llvm.maxnum", [ir_float], ir.FunctionType(ir_float, [ir_float, ir_float])
+        )
+        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+    return number(number, number), generate
 
 
 @intrinsic
@@ -160,6 +188,8 @@ def _rest_of_product(typing_context: Any, a: Any, x: Any, product: Any) -> Any:
 fma = cast("Callable[[float, float, float], float]", _fma)
 copysign = cast("Callable[[float, float], float]", _copysign)
 sqrt = cast("Callable[[float], float]", _sqrt)
+add_in_any_order = cast("Callable[[float, float], float]", _add_in_any_order)
+larger = cast("Callable[[float, float], float]", _larger)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[Any], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)

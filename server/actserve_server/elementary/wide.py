@@ -291,6 +291,31 @@ def wide_exp(x: float) -> float:
 
 
 @kernel
+def wide_exp_of_negative(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0, where |lo| is at most an ulp of hi; a NaN stays one."""
+    masked = hi < -800.0
+    n, s = _exp_parts(-800.0 if masked else hi, 0.0 if masked else lo)
+    half = fma(n, 0.5, ROUNDER) - ROUNDER
+    scale = power_of_two(half)
+    return fma(scale, s, scale) * power_of_two(n - half)
+
+
+@kernel
+def wide_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
+    """total + rest + term with the rounding error of the sum in rest (Knuth's two-sum)."""
+    grown = total + term
+    part = grown - total
+    return grown, rest + ((total - (grown - part)) + (term - part))
+
+
+@kernel
+def wide_split(term: float, coarse: float) -> tuple[float, float]:
+    """A term as a multiple of an ulp of `coarse`, and the rest: multiples add up without rounding, in any order."""
+    multiple = (term + coarse) - coarse
+    return multiple, term - multiple
+
+
+@kernel
 def wide_expm1(x: float) -> float:
     n, s = _exp_parts(min(max(x, -40.0), 710.0), 0.0)
     half_power = power_of_two(n - 1.0)
