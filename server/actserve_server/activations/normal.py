@@ -57,6 +57,7 @@ def _standardized(x: float, mu: float, sigma: float) -> tuple[float, float]:
     difference = x - centre
     part = difference - x
     lost = ((x - (difference - part)) - (centre + part)) - working(mu - centre)
+    lost = lost if abs(difference) < LARGEST else 0.0
     distance = difference + lost
     hi, lo = quotient(distance, sigma)
     lo = fma((difference - distance) + lost, min(1.0 / working(sigma), LARGEST), lo)
