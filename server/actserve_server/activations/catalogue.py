@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
+    algebraic,
     clipped_lines,
     elish,
     exponentials,
@@ -29,6 +30,7 @@ from actserve_server.activations import (
     softmax,
     swishes,
     thresholds,
+    trigonometric,
     xielu,
 )
 from actserve_server.activations.spec import Library, Record
@@ -40,6 +42,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     clipped_lines,
     thresholds,
     polynomials,
+    algebraic,
     exponentials,
     elish,
     xielu,
@@ -52,6 +55,7 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     gated_by_softplus,
     gated_by_tanh,
     softmax,
+    trigonometric,
     gated_units,
     resizing,
 )

@@ -357,6 +357,7 @@ SOFTMAX = AxisActivation(
     jacobian=_softmax_jacobian,
     range="[0, 1]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
+    fast=True,
     advice="For the output of a classifier among several classes, and for attention weights.",
     parameters=(TEMPERATURE, ALL_MASKED),
     libraries=(
@@ -423,6 +424,7 @@ LOG_SOFTMAX = AxisActivation(
     jacobian=_log_softmax_jacobian,
     range="[-inf, 0]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="right", smooth=True),
+    fast=True,
     advice="Before a negative log-likelihood loss: the logarithm of a rounded softmax loses digits, or is -inf.",
     parameters=(ALL_MASKED,),
     libraries=(
@@ -481,6 +483,7 @@ SOFTMIN = AxisActivation(
     jacobian=_softmin_jacobian,
     range="[0, 1]",
     traits=Traits(monotonic=False, zero_centred=False, saturates="both", smooth=True),
+    fast=True,
     advice="To turn distances or costs into weights: the nearest or cheapest gets the most.",
     parameters=(
         word(

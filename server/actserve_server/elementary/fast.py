@@ -228,13 +228,17 @@ def fast_exp_sum(hi: float, lo: float) -> float:
 
 @kernel
 def fast_exp_of_negative(hi: float, lo: float) -> float:
-    """exp(hi + lo) for hi <= 0."""
-    return fast_scaled_exp(1.0, hi, lo)
+    """exp(hi + lo) for hi <= 0; a NaN stays one."""
+    masked = hi < -120.0
+    shifted, s = _exp_parts(-120.0 if masked else hi, 0.0 if masked else lo)
+    whole = bits_of(shifted)
+    half = whole >> 1
+    scale = float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
+    return fma(scale, s, scale) * float_of(np.int32(((whole - half) << MANTISSA_BITS) + BIASED_ZERO))
 
 
 @kernel
 def fast_compensated(total: float, rest: float, term: float) -> tuple[float, float]:
-    """Plainly: totals are float64."""
     return total + term, rest
 
 
