@@ -6,7 +6,16 @@ A square in an exponent is carried as hi + lo: to round it would cost as many un
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, erf, exp_sum, fma, quotient, scaled_exp, scaled_normal_tail, working
+from actserve_server.elementary import (
+    LARGEST,
+    erf,
+    exp_of_negative,
+    fma,
+    quotient,
+    scaled_exp,
+    scaled_normal_tail,
+    working,
+)
 
 __all__ = ["ERF", "GAUSSIAN", "LAPLACE"]
 
@@ -22,7 +31,7 @@ LAST_TAIL = 40.0
 def _gaussian(x: float) -> float:
     a = min(abs(x), GONE)
     hi = -(a * a)
-    return exp_sum(hi, -fma(a, a, hi))
+    return exp_of_negative(hi, -fma(a, a, hi))
 
 
 @kernel
