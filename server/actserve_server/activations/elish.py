@@ -29,7 +29,7 @@ AT_HARD_ELISH_ROOT = 0.6422007040598738
 def _elish(x: float) -> float:
     magnitude = -abs(x)
     decay = scaled_exp(1.0, magnitude, 0.0)
-    share = (x if x > 0.0 else expm1(min(x, 0.0))) / (1.0 + decay)
+    share = (x if x >= 0.0 else expm1(min(x, 0.0))) / (1.0 + decay)
     return share if x > 0.0 else scaled_exp(share, magnitude, 0.0)
 
 
@@ -63,7 +63,7 @@ ELISH = Activation(
 @kernel
 def _hard_elish(x: float) -> float:
     gate = 0.5 * max(min(x + 1.0, 2.0), 0.0)
-    return (x if x > 0.0 else expm1(min(x, 0.0))) * gate
+    return (x if x >= 0.0 else expm1(min(x, 0.0))) * gate
 
 
 # Left of zero (exp(x) (x + 2) - 1)/2, which with k = 1/(r + 2) is ((exp(d) - 1) (1 + k d) + k d)/2.

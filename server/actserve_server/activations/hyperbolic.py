@@ -52,7 +52,7 @@ SCALED_TANH = Activation(
     tried=(
         {"alpha": 0.3, "beta": -2.5},
         {"alpha": 1e100, "beta": 1e-100},
-        {"alpha": 1e-200, "beta": 1e200},
+        {"alpha": 1e-30, "beta": 1e30},
     ),
 )
 
@@ -85,7 +85,7 @@ SOFTCAP = Activation(
     advice="For logits before a softmax, so that none runs away: 30 for the output's and 50 for attention's in Gemma 2.",
     parameters=(Parameter(name="cap", meaning="What the result stays below.", default=30.0, low=0.0),),
     aliases=("logit_softcap", "logit_softcapping"),
-    tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-300}, {"cap": 1e300}),
+    tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-30}, {"cap": 1e30}),
 )
 
 # x cosh(x) - sinh(x) = x^3 times the sum of 2k x^(2k - 2)/(2k + 1)!, of which for |x| <= 5/4 eleven terms suffice.
