@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import psutil
 import pytest
@@ -46,6 +47,66 @@ def test_apply(run: Any, client: Client, tmp_path: Path, order: Any) -> None:
     np.testing.assert_array_equal(np.load(out), client.derivative("tanh", X, upstream=X))
     run("apply", "softmax", x, out, "--mode", "derivative", "--jacobian", "full")
     np.testing.assert_array_equal(np.load(out), client.derivative("softmax", X, jacobian="full"))
+
+
+def test_apply_takes_parameters_of_every_kind(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    slopes, out = np.array([0.1, 0.2, 0.3, 0.4]), tmp_path / "y.npy"
+    np.save(tmp_path / "slope.npy", slopes)
+    run("apply", "prelu", x_file, str(out), "--param", f"slope=@{tmp_path / 'slope.npy'}")
+    np.testing.assert_array_equal(np.load(out), client.forward("prelu", X, slope=slopes))
+    run("apply", "rrelu", x_file, str(out), "--param", "training=true", "--param", f"seed={2**63 - 1}")
+    np.testing.assert_array_equal(np.load(out), client.forward("rrelu", X, training=True, seed=2**63 - 1))
+    run("apply", "softmax", x_file, str(out), "--param", "all_masked=nan", "--param", "temperature=2")
+    np.testing.assert_array_equal(np.load(out), client.forward("softmax", X, temperature=2.0))
+    run("apply", "softplus", x_file, str(out), "--param", "threshold=inf")
+    np.testing.assert_array_equal(np.load(out), client.forward("softplus", X))
+    assert "No such file" in run("apply", "prelu", x_file, str(out), "--param", "slope=@none.npy", status=1)
+
+
+def test_apply_takes_options_and_other_shapes(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "y.npy")
+    run("apply", "leaky_relu", x_file, out, "--preset", "keras", "--accuracy", "fast")
+    np.testing.assert_array_equal(np.load(out), client.forward("leaky_relu", X, negative_slope=0.2, accuracy="fast"))
+    run("apply", "crelu", x_file, out)
+    np.testing.assert_array_equal(np.load(out), client.forward("crelu", X))
+    run("apply", "crelu", x_file, str(tmp_path / "d.npy"), "--mode", "derivative", "--upstream", out)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "d.npy"), client.derivative("crelu", X, upstream=client.forward("crelu", X))
+    )
+    penalty = run("penalty", "leaky_relu", x_file, "--preset", "keras", "--gradient", out)
+    assert float(penalty) == client.regularization("leaky_relu", X, preset="keras").penalty
+    assert np.load(out).shape == X.shape
+    assert json.loads(run("stats", "leaky_relu", x_file, "--preset", "keras", "--nonfinite", "reject", "--json"))
+
+
+def test_what_is_not_finite_is_told_or_refused(
+    run: Any, address: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    x, out = str(tmp_path / "x.npy"), str(tmp_path / "y.npy")
+    np.save(x, np.array([1, np.nan, -np.inf, np.nan]))
+    assert main(["apply", "relu", x, out, "--server", address]) == 0
+    assert capsys.readouterr().err == "actserve: not finite: 2 NaN, 1 -inf in the input; 2 NaN in the result\n"
+    for command in (("apply", "relu", x, out), ("penalty", "relu", x), ("stats", "relu", x)):
+        assert "element 1 of x is nan" in run(*command, "--nonfinite", "reject", status=1)
+
+
+def test_bfloat16_loads_back_the_way_it_was_written(run: Any, client: Client, tmp_path: Path) -> None:
+    x = X.astype(ml_dtypes.bfloat16)
+    source, out = str(tmp_path / "x.npy"), str(tmp_path / "y.npy")
+    np.save(source, x)
+    assert "--dtype bfloat16" in run("apply", "gelu", source, out, status=1)
+    run("apply", "gelu", source, out, "--dtype", "bfloat16")
+    assert np.load(out).dtype == np.load(source).dtype
+    np.testing.assert_array_equal(np.load(out).view(ml_dtypes.bfloat16), client.forward("gelu", x))
+    options = ("--mode", "derivative", "--upstream", source, "--dtype", "bfloat16")
+    run("apply", "gelu", source, out, *options)
+    np.testing.assert_array_equal(np.load(out).view(ml_dtypes.bfloat16), client.derivative("gelu", x, upstream=x))
+    assert float(run("penalty", "relu", source, "--dtype", "bfloat16")) == client.regularization("relu", x).penalty
+    np.save(source, X)
+    assert "holds float32" in run("apply", "gelu", source, out, "--dtype", "bfloat16", status=1)
+    np.save(source, X.astype(np.float16))
+    run("apply", "gelu", source, out)
+    assert np.load(out).dtype == np.float16
 
 
 def test_a_failure_is_one_line_and_leaves_the_old_file(run: Any, x_file: str, tmp_path: Path) -> None:
@@ -91,12 +152,24 @@ def test_the_catalogue(run: Any, client: Client) -> None:
     assert all(name in run("list") for name in names)
     assert json.loads(run("describe", "swish", "--json"))["name"] == "silu"
     assert "negative_slope" in run("describe", "leaky_relu")
+    assert "negative_slope=0.2" in run("describe", "keras:leaky_relu")
+    assert "must be given" in " ".join(run("describe", "maxout").split())
+    assert "a seed is given when training is true" in " ".join(run("describe", "rrelu").split())
+    assert "resizing" in run("list")
     assert run("health") == "serving\n"
 
 
 def test_plot(run: Any, tmp_path: Path) -> None:
-    run("plot", "relu", "gelu", "softmax", "--output", str(tmp_path / "p.png"))
+    run("plot", "relu", "gelu", "softmax", "crelu", "--output", str(tmp_path / "p.png"))
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    options = ("--preset", "keras", "--accuracy", "fast", "--param", "negative_slope=1")
+    run("plot", "leaky_relu", "--output", str(tmp_path / "q.png"), *options)
+    assert (tmp_path / "q.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_of_every_gated_unit(run: Any, client: Client, tmp_path: Path) -> None:
+    if names := [record.name for record in client.activations() if record.kind == "gated"]:
+        run("plot", *names, "--output", str(tmp_path / "p.png"))
 
 
 def test_health_without_a_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
+import ml_dtypes
 import numpy as np
 import pytest
 from actserve import wire
@@ -64,18 +69,25 @@ def test_any_bytes_are_read_as_the_generated_code_reads_them(raw: bytes) -> None
     assert message == expected
 
 
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = [np.dtype(order + code) for code in ("f2", "f4", "f8") for order in "<>"]
+DTYPES += [BFLOAT16, BFLOAT16.newbyteorder(">")]
+
+
 @given(
-    st.sampled_from(["<f4", ">f4", "<f8", ">f8"]),
+    st.sampled_from(DTYPES),
     st.lists(st.integers(0, 4), max_size=4),
     st.sampled_from([1, -1, 2]),
     st.booleans(),
     st.integers(1, 7),
 )
-def test_pieces_of_an_array_make_the_array(dtype: str, shape: list[int], step: int, fortran: bool, piece: int) -> None:
-    array = np.arange(np.prod(shape, dtype=int), dtype=dtype).reshape(shape, order="F" if fortran else "C")
+def test_pieces_of_an_array_make_the_array(
+    dtype: np.dtype[Any], shape: list[int], step: int, fortran: bool, piece: int
+) -> None:
+    array = np.arange(np.prod(shape, dtype=int)).astype(dtype).reshape(shape, order="F" if fortran else "C")
     if array.ndim:
         array = array[::step]
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    little = array.astype(array.dtype.newbyteorder("<")).tobytes()
     source, target = wire.ArraySource(array), np.zeros_like(array)
     sink = wire.ArraySink(target)
     size = piece * array.itemsize
@@ -84,3 +96,47 @@ def test_pieces_of_an_array_make_the_array(dtype: str, shape: list[int], step: i
     for index, data in enumerate(pieces):
         sink.write(index * size, data)
     np.testing.assert_array_equal(target, array)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_type_travels_as_its_number(dtype: np.dtype[Any]) -> None:
+    number = wire.data_type_of(dtype)
+    assert number in wire.COMPUTABLE
+    assert wire.dtype_of(number) == dtype.newbyteorder("<")
+    assert ONNX[wire.data_type_name(number).removeprefix("DATA_TYPE_")] == number
+
+
+def test_only_bfloat16_needs_ml_dtypes() -> None:
+    """The light client does without; what can't be made then says what is missing."""
+    code = """
+import sys
+sys.modules["ml_dtypes"] = None
+import actserve_client
+import numpy as np
+from actserve import wire
+from actserve.v1 import tensor_pb2
+from actserve_client import InvalidRequest, _session
+assert wire.dtype_of(tensor_pb2.DATA_TYPE_FLOAT16) == np.float16
+try:
+    _session._spec(tensor_pb2.TensorSpec(data_type=tensor_pb2.DATA_TYPE_BFLOAT16))
+except InvalidRequest as error:
+    assert "pip install ml_dtypes" in str(error)
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=3), st.integers(1, 9), st.sampled_from([2, 4, 8]))
+def test_pieces_of_several_tensors_go_in_step(elements: list[int], step: int, itemsize: int) -> None:
+    sizes = [count * itemsize for count in elements]
+    reached = [0] * len(sizes)
+    for edges in wire.in_step(sizes, step * itemsize, itemsize):
+        for index, (start, stop) in enumerate(edges):
+            assert start == reached[index] <= stop
+            assert stop % itemsize == 0
+            assert stop - start <= step * itemsize + itemsize
+            reached[index] = stop
+            # As far as the largest, to an element.
+            assert abs(stop * max(sizes) - edges[sizes.index(max(sizes))][1] * sizes[index]) < itemsize * max(sizes)
+    assert reached == sizes

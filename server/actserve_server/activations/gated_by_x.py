@@ -81,17 +81,18 @@ def sigmoid_times(y: float, hi: float, lo: float) -> float:
 
 
 @kernel
-def swish_slope_times(y: float, growth: float, hi: float, lo: float) -> float:
+def swish_slope_times(y: float, growth: float, growth_rest: float, hi: float, lo: float) -> float:
     """y (s + growth s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and `growth`, finite, has the sign of hi.
 
-    It is y times the derivative of x s where growth = x z', z being what s is the sigmoid of. It cancels at its zero.
+    It is y times the derivative of x s where growth = x z', z being what s is the sigmoid of; `growth_rest` is what
+    rounding took from it. It cancels at its zero.
     """
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
     decay = exp_sum(magnitude, rest)
     share = y / ((1.0 + decay) * (1.0 + decay))
     right = fma(decay, 1.0 + growth, 1.0) * share
-    left = scaled_exp(((1.0 + growth) + decay) * share, magnitude, rest)
+    left = scaled_exp(((1.0 + growth) + (decay + growth_rest)) * share, magnitude, rest)
     return right if hi >= 0.0 else left
 
 
@@ -99,7 +100,7 @@ def swish_slope_times(y: float, growth: float, hi: float, lo: float) -> float:
 def swish_slope_of_sum(y: float, hi: float, lo: float) -> float:
     """y times the derivative of z/(1 + exp(-z)) at z = hi + lo; cancels nowhere."""
     distance = offset(hi, SILU_ROOT_HI, SILU_ROOT_LO) + lo
-    closed = swish_slope_times(y, min(max(hi, -SIGMOID_END), SIGMOID_END), hi, lo)
+    closed = swish_slope_times(y, min(max(hi, -SIGMOID_END), SIGMOID_END), lo, hi, lo)
     return y * (distance * silu_slope_quotient(distance)) if abs(distance) < NEAR else closed
 
 
@@ -272,7 +273,8 @@ GELU = Activation(
 # 2u = 2 sqrt(2/pi) (x + 0.044715 x^3) for |x| <= TANH_FORM_END, as hi + lo: rounding it, or the cube in it, would cost
 # 2u units in the last place.
 @kernel
-def _twice_u(x: float) -> tuple[float, float]:
+def _twice_u(x: float) -> tuple[float, float, float]:
+    """2u as hi + lo, and its part with the cube."""
     square = x * x
     cube = square * x
     cube_rest = fma(square, x, -cube) + fma(x, x, -square) * x
@@ -282,22 +284,20 @@ def _twice_u(x: float) -> tuple[float, float]:
     part = hi - line
     lost = (line - (hi - part)) + (bend - part)
     constants_rest = fma(TANH_LINE_LO, x, TANH_BEND_LO * cube)
-    return hi, lost + (line_rest + (bend_rest + fma(TANH_BEND_HI, cube_rest, constants_rest)))
+    return hi, lost + (line_rest + (bend_rest + fma(TANH_BEND_HI, cube_rest, constants_rest))), bend
 
 
 @kernel
 def gelu_tanh_times(x: float, y: float) -> float:
     bounded = max(x, -TANH_FORM_END)
-    hi, lo = _twice_u(min(bounded, TANH_FORM_END))
+    hi, lo, _ = _twice_u(min(bounded, TANH_FORM_END))
     return sigmoid_times(bounded * y, hi, lo)
 
 
 @kernel
 def gelu_tanh_slope_times(x: float, y: float) -> float:
-    bounded = min(max(x, -TANH_FORM_END), TANH_FORM_END)
-    hi, lo = _twice_u(bounded)
-    growth = bounded * fma(3.0 * TANH_BEND_HI, bounded * bounded, TANH_LINE_HI)
-    return swish_slope_times(y, growth, hi, lo)
+    hi, lo, bend = _twice_u(min(max(x, -TANH_FORM_END), TANH_FORM_END))
+    return swish_slope_times(y, fma(2.0, bend, hi), lo, hi, lo)
 
 
 @kernel

@@ -54,7 +54,7 @@ def _flatten_t_swish(x: float, threshold: float) -> float:
 @kernel
 def _flatten_t_swish_slope(x: float, threshold: float) -> float:
     bounded = min(max(x, 0.0), SIGMOID_END)
-    return swish_slope_times(1.0, bounded, bounded, 0.0) if x > 0.0 else 0.0
+    return swish_slope_times(1.0, bounded, 0.0, bounded, 0.0) if x > 0.0 else 0.0
 
 
 FLATTEN_T_SWISH = Activation(
@@ -97,8 +97,9 @@ def _two_lines(x: float, right: float, left: float, hi: float, lo: float) -> flo
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
     inverse = 1.0 / (1.0 + exp_sum(magnitude, rest))
-    fading = finite * (far * inverse) if magnitude > -SIGMOID_END else -0.0
-    return (x if near != 0.0 else finite) * (near * inverse) + scaled_exp(fading, magnitude, rest)
+    fading = scaled_exp(finite * (far * inverse), magnitude, rest)
+    faded = fading if magnitude > -SIGMOID_END else -0.0
+    return (x if near != 0.0 else finite) * (near * inverse) + faded
 
 
 @kernel

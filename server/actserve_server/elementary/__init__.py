@@ -6,6 +6,7 @@ kernel's names to one of them. As attributes of this module the names are the wi
 a float64, in FAST a float32; parameters of activations and constants marked `Exact` are float64 everywhere.
 
     LARGEST                 the largest finite number
+    TRIG_LIMIT              up to where sin_sum and cos_sum are right
     working(a)              a parameter as a number
     two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
     quotient(x, a)          x / a likewise
@@ -32,6 +33,8 @@ For sums along slices, whose totals are float64 in every precision:
     compensated(a, b, c)    a + b + c as a sum and what its roundings took; plainly where the result is a float32
     split(c, coarse)        c as hi + lo, where sums of at most 2^26 hi are exact if |c| <= coarse/2^27; plainly as c + 0
                             where the result is a float32
+
+FAST expects parameters that a float32 can hold, and of `scaled_exp` that |y| < 2^100.
 
 This package knows neither activations nor loops. Nothing here can be called from Python: it is source for the compiler.
 """

@@ -9,7 +9,13 @@ The digits are printed by `tools/fit_elementary.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from actserve_server.elementary.bits import bits_of, fma
 from actserve_server.elementary.source import Exact, kernel
@@ -43,6 +49,23 @@ INVERSE_HALF_PI_DIGITS = (
 # fmt: on
 
 
+@intrinsic
+def _table_digit(typing_context: Any, place: Any) -> Any:
+    """The digit at a place, from a table in the code: indexing a tuple would be a branch for each of its elements."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        table_type = ir.ArrayType(ir.IntType(64), len(INVERSE_HALF_PI_DIGITS))
+        table = ir.GlobalVariable(builder.module, table_type, builder.module.get_unique_name("inverse_half_pi_digits"))
+        table.linkage, table.global_constant = "internal", True
+        table.initializer = ir.Constant(table_type, INVERSE_HALF_PI_DIGITS)
+        return builder.load(builder.gep(table, [ir.Constant(ir.IntType(64), 0), arguments[0]]))
+
+    return types.int64(types.int64), generate
+
+
+_digit = cast("Callable[[int], int]", _table_digit)
+
+
 @kernel
 def _column(significand: int, exponent: int, column: int) -> int:
     """One column of the schoolbook product of significand * 2^exponent by 2/pi, in which columns beyond the units are missing.
@@ -54,13 +77,10 @@ def _column(significand: int, exponent: int, column: int) -> int:
     first = (exponent - 1) // DIGIT_BITS
     shift = exponent - DIGIT_BITS * first
     place = LEADING_ZEROS + first + FRACTION_DIGITS - 1 - column
-    back = DIGIT_BITS - shift
-    return (
-        ((significand << shift) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place]
-        + ((significand >> back) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place + 1]
-        + ((significand >> DIGIT_BITS >> back) & DIGIT_MASK) * INVERSE_HALF_PI_DIGITS[place + 2]
-        + (significand >> (2 * DIGIT_BITS) >> back) * INVERSE_HALF_PI_DIGITS[place + 3]
-    )
+    total = (significand << shift & DIGIT_MASK) * _digit(place)
+    for part in range(1, 4):
+        total += (significand >> min(DIGIT_BITS * part - shift, 63) & DIGIT_MASK) * _digit(place + part)
+    return total
 
 
 @kernel
@@ -83,19 +103,17 @@ def angle(hi: float, lo: float) -> tuple[float, float, int]:
     total = rest = np.float64(0.0)
     weight = np.float64(LEAST_WEIGHT)
     carry = 0
-    for column in range(FRACTION_DIGITS):
+    for column in range(FRACTION_DIGITS + 1):
         hi_part = _column(hi_significand, hi_exponent, column)
         lo_part = _column(lo_significand, lo_exponent, column)
         carry += (hi_part if hi > 0.0 else -hi_part) + (lo_part if lo > 0.0 else -lo_part)
-        digit = ((carry + HALF_DIGIT) & DIGIT_MASK) - HALF_DIGIT
-        carry = (carry - digit) >> DIGIT_BITS
-        term = digit * weight
-        grown = term + total
-        rest += total - (grown - term)
-        total = grown
-        weight *= DIGIT_RADIX
-    hi_part = _column(hi_significand, hi_exponent, FRACTION_DIGITS)
-    lo_part = _column(lo_significand, lo_exponent, FRACTION_DIGITS)
-    carry += (hi_part if hi > 0.0 else -hi_part) + (lo_part if lo > 0.0 else -lo_part)
+        if column < FRACTION_DIGITS:
+            digit = ((carry + HALF_DIGIT) & DIGIT_MASK) - HALF_DIGIT
+            carry = (carry - digit) >> DIGIT_BITS
+            term = digit * weight
+            grown = term + total
+            rest += total - (grown - term)
+            total = grown
+            weight *= DIGIT_RADIX
     r = total * HALF_PI_HI
     return r, fma(total, HALF_PI_HI, -r) + (total * HALF_PI_LO + rest * HALF_PI_HI), carry & 3

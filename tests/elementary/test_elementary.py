@@ -1,0 +1,360 @@
+"""Holds every elementary function, in each of its precisions, to mpmath within a stated error."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import mpmath as mp
+import numba
+import numpy as np
+import pytest
+from actserve_server import elementary
+from actserve_server.kernels import build
+from actserve_server.kernels.binding import Bindings
+
+Real = Any  # mpmath ships no types
+Array = np.ndarray[Any, Any]
+
+assert build.Unit  # imported before anything is compiled: it says for which processor
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    primitives: dict[str, Any]
+    bindings: Bindings
+    dtype: type[np.floating[Any]]
+    """What the numbers are."""
+    points: type[np.floating[Any]]
+    """Of which type the points to test at are."""
+
+
+WIDE = Precision(elementary.WIDE, Bindings(elementary.WIDE), np.float64, np.float64)
+NARROW = Precision(elementary.NARROW, Bindings(elementary.NARROW), np.float64, np.float32)
+FAST = Precision(elementary.FAST, Bindings(elementary.FAST, np.float32), np.float32, np.float32)
+PRECISIONS = {"wide": WIDE, "narrow": NARROW, "fast": FAST}
+
+
+def compiled(name: str, precision: Precision, results: int = 1) -> Callable[..., Any]:
+    """A primitive as a function of arrays."""
+    function = precision.bindings.inline(precision.primitives[name])
+    count = precision.primitives[name].__code__.co_argcount
+
+    if results == 2:
+
+        def loop(out, rest, a, b):  # type: ignore[no-untyped-def]
+            for p in range(out.size):
+                out[p], rest[p] = function(a[p], b[p])
+
+    elif count == 1:
+
+        def loop(out, a):  # type: ignore[no-untyped-def]
+            for p in range(out.size):
+                out[p] = function(a[p])
+
+    elif count == 2:
+
+        def loop(out, a, b):  # type: ignore[no-untyped-def]
+            for p in range(out.size):
+                out[p] = function(a[p], b[p])
+
+    else:
+
+        def loop(out, a, b, c):  # type: ignore[no-untyped-def]
+            for p in range(out.size):
+                out[p] = function(a[p], b[p], c[p])
+
+    machine = numba.njit(error_model="numpy")(loop)
+
+    def call(*arguments: Array) -> Any:
+        outputs = [np.empty(arguments[0].size, precision.dtype) for _ in range(results)]
+        machine(*outputs, *arguments)
+        return outputs if results == 2 else outputs[0]
+
+    return call
+
+
+def error(value: float, exact: Real, precision: Precision) -> float:
+    """The error in units in the last place; for the narrow functions in units of 2^-40 of the result."""
+    limits = np.finfo(precision.dtype)
+    if np.isnan(value):
+        return float("inf")
+    if precision is NARROW:
+        if abs(exact) < mp.mpf(2) ** -150:
+            return 0.0 if abs(value) < 2.0**-149 else float("inf")
+        if abs(exact) >= mp.mpf(2) ** 128:
+            return 0.0 if abs(value) >= 2.0**127.999999 and (value > 0) == (exact > 0) else float("inf")
+        return float(abs(mp.mpf(value) - exact) / abs(exact) * mp.mpf(2) ** 40)
+    if np.isinf(value):
+        beyond = mp.mpf(float(limits.max)) * (1 + mp.mpf(2) ** (-limits.nmant - 2))
+        return 0.0 if abs(exact) >= beyond and (value > 0) == (exact > 0) else float("inf")
+    unit = mp.mpf(float(limits.smallest_subnormal))
+    if exact != 0:
+        unit = max(unit, mp.mpf(2) ** (mp.frexp(abs(exact))[1] - 1 - limits.nmant))
+    return float(abs(mp.mpf(float(value)) - exact) / unit)
+
+
+Points = Callable[[Precision], tuple[Array, ...]]
+_random = np.random.default_rng(5)
+
+
+def spread(low: float, high: float, precision: Precision, count: int = 120) -> Array:
+    """Magnitudes from low to high, evenly in their logarithms."""
+    exponents = np.linspace(np.log(low), np.log(high), count) + _random.uniform(-1, 1, count) * 1e-3
+    return np.clip(np.exp(exponents), low, high).astype(precision.points)
+
+
+def signed(x: Array) -> Array:
+    return np.concatenate([x, -x])
+
+
+def reach(precision: Precision) -> tuple[float, float]:
+    """About the least subnormal number, and about the largest."""
+    return (1e-322, 1.7e308) if precision is WIDE else (2e-45, 3.3e38)
+
+
+def whole_line(precision: Precision) -> tuple[Array, ...]:
+    least, most = reach(precision)
+    return (np.concatenate([signed(spread(least, most, precision)), signed(spread(1e-3, 30, precision))]),)
+
+
+def exponents(precision: Precision) -> Array:
+    """Arguments of exp: both tails with the subnormal results, and the edges where the result overflows or vanishes."""
+    low, high = (745.2, 709.79) if precision is WIDE else (104.0, 88.73)
+    near_edges = np.concatenate([np.linspace(high - 0.02, high + 1, 20), np.linspace(-low - 2, -low * 0.93, 40)])
+    far = np.array([0.0, -0.0, 1e5, -1e5, np.inf, -np.inf])
+    return np.concatenate([whole_line(precision)[0], near_edges, far, -spread(1, low, precision)]).astype(
+        precision.points
+    )
+
+
+def rests(hi: Array, precision: Precision) -> Array:
+    """What rounding may have taken from a number."""
+    finite = np.where(np.isfinite(hi), hi, 0)
+    rounding = np.finfo(precision.dtype).eps / 2
+    return (_random.uniform(-rounding, rounding, hi.size) * finite).astype(precision.dtype)
+
+
+def exp_arguments(precision: Precision) -> tuple[Array, ...]:
+    hi = exponents(precision)
+    return hi, rests(hi, precision)
+
+
+def scaled_arguments(precision: Precision) -> tuple[Array, ...]:
+    hi = -np.concatenate([spread(1e-5, 1400 if precision is WIDE else 190, precision, 200)] * 2)
+    largest = 1e300 if precision is WIDE else 1e30
+    y = np.exp(_random.uniform(-np.log(largest), np.log(largest), hi.size)).astype(precision.points)
+    return np.where(np.arange(hi.size) % 2, y, -y), hi, rests(hi, precision)
+
+
+def above_minus_one(precision: Precision) -> tuple[Array, ...]:
+    least, most = reach(precision)
+    if precision is not FAST:
+        most = min(most, 1e300)
+    near = 1 - np.finfo(precision.points).eps
+    return (
+        np.concatenate([spread(least, most, precision), spread(0.1, 10, precision), -spread(least, near, precision)]),
+    )
+
+
+def positive(precision: Precision) -> tuple[Array, ...]:
+    least, most = reach(precision)
+    return (np.concatenate([spread(least, most, precision), spread(0.5, 2, precision), [1.0, np.inf]]),)
+
+
+def tail_arguments(precision: Precision) -> tuple[Array, ...]:
+    end = {"wide": 40.0, "narrow": 16.0, "fast": 15.0}[prefix_of(precision)]
+    return (np.concatenate([[0.0], spread(1e-4, end, precision), spread(0.5, 5, precision)]),)
+
+
+def prefix_of(precision: Precision) -> str:
+    return next(prefix for prefix, known in PRECISIONS.items() if known is precision)
+
+
+def near_zero(precision: Precision) -> tuple[Array, ...]:
+    return (signed(spread(1e-30, 0.25, precision)),)
+
+
+def sums(precision: Precision) -> tuple[Array, ...]:
+    b, c = spread(1e-10, 1e10, precision), spread(1e-3, 1e3, precision)
+    return signed(spread(1e-5, 1e5, precision, b.size // 2)), b, c
+
+
+def angles(precision: Precision) -> tuple[Array, ...]:
+    """Small and large ones, and what lies nearest to multiples of pi/2."""
+    limit = precision.primitives["TRIG_LIMIT"]
+    quarters = np.concatenate([np.arange(1, 40), np.geomspace(50, limit / 2, 60).astype(int)]) * (np.pi / 2)
+    hi = np.concatenate(
+        [signed(spread(reach(precision)[0], limit, precision)), signed(spread(0.1, 20, precision)), quarters, [limit]]
+    )
+    hi = hi.astype(precision.points)
+    return hi, np.zeros_like(hi)
+
+
+def angle_sums(precision: Precision) -> tuple[Array, ...]:
+    hi = signed(spread(0.1, precision.primitives["TRIG_LIMIT"], precision))
+    return hi, rests(hi, precision)
+
+
+def huge_angles(precision: Precision) -> tuple[Array, ...]:
+    known = (
+        [1e22, 2.0**1000, 6381956970095103 * 2.0**797, 1.7976931348623157e308]
+        if precision is WIDE
+        else [2.0**100, 1e22]
+    )
+    hi = np.concatenate([signed(spread(1e-30, reach(precision)[1], precision, 40)), known]).astype(precision.points)
+    return np.concatenate([hi, hi]), np.concatenate([rests(hi, precision), np.zeros_like(hi)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    name: str
+    exact: Callable[..., Real]
+    points: Points
+    wide: float = 1.1
+    fast: float = 1.2
+    narrow: float = 1.3
+    absolute: bool = False
+    """Whether errors count beside 1 instead of beside the result, as do those of a rest that is itself rounded."""
+    digits: int = 60
+
+
+def tail(a: Real) -> Real:
+    return mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2
+
+
+def slope_quotient(function: Callable[[Real], Real], start: float) -> Callable[[Real], Real]:
+    with mp.workdps(60):
+        root = mp.findroot(function, start)
+    return lambda d: function(root + d) / d
+
+
+def silu_slope(x: Real) -> Real:
+    share = 1 / (1 + mp.exp(-x))
+    return share * (1 + x * (1 - share))
+
+
+def gelu_slope(x: Real) -> Real:
+    return mp.ncdf(x) + x * mp.npdf(x)
+
+
+CASES = (
+    Case("exp", mp.exp, lambda precision: (exponents(precision),), fast=1.0),
+    Case("exp_sum", lambda hi, lo: mp.exp(hi + lo), exp_arguments, fast=1.0),
+    Case("scaled_exp", lambda y, hi, lo: y * mp.exp(hi + lo), scaled_arguments, fast=1.5),
+    Case("expm1", mp.expm1, lambda precision: (exponents(precision),), wide=1.5, fast=1.5, narrow=12),
+    Case("log1p", mp.log1p, above_minus_one, fast=1.3),
+    Case("log", mp.log, positive),
+    Case("tanh", mp.tanh, whole_line, wide=1.6, narrow=12),
+    Case("erf", mp.erf, whole_line),
+    Case("atan", mp.atan, whole_line),
+    Case("over_sum", lambda a, b, c: a / (b + c), sums, fast=1.5),
+    Case("scaled_normal_tail", tail, tail_arguments, wide=1.6, fast=1.8),
+    Case("sin_sum", lambda hi, lo: mp.sin(hi + lo), angles, wide=0.8, fast=0.8),
+    Case("cos_sum", lambda hi, lo: mp.cos(hi + lo), angles, wide=0.8, fast=0.8),
+    Case("sin_sum", lambda hi, lo: mp.sin(hi + lo), angle_sums, wide=0.8, fast=0.8, absolute=True),
+    Case("cos_sum", lambda hi, lo: mp.cos(hi + lo), angle_sums, wide=0.8, fast=0.8, absolute=True),
+    Case("sin_huge", lambda hi, lo: mp.sin(hi + lo), huge_angles, wide=0.8, fast=0.8, absolute=True, digits=700),
+    Case("cos_huge", lambda hi, lo: mp.cos(hi + lo), huge_angles, wide=0.8, fast=0.8, absolute=True, digits=700),
+    Case("silu_slope_quotient", slope_quotient(silu_slope, -1.278), near_zero, wide=1.6, fast=1.6, digits=80),
+    Case("gelu_slope_quotient", slope_quotient(gelu_slope, -0.7518), near_zero, wide=1.6, fast=1.6, digits=80),
+)
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}-{case.points.__name__.strip('<>')}")
+def test_errors_stay_within_their_bounds(case: Case, prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    arguments = tuple(argument.astype(precision.dtype) for argument in case.points(precision))
+    values = compiled(case.name, precision)(*arguments)
+    worst, where = 0.0, ""
+    with mp.workdps(case.digits if precision is WIDE else min(case.digits, 100)):
+        for value, *point in zip(values, *arguments, strict=True):
+            exact = case.exact(*(mp.mpf(float(x)) for x in point))
+            found = error(float(value), exact, precision)
+            if case.absolute and abs(exact) < 0.5:
+                found *= abs(float(exact))
+            if found > worst:
+                worst, where = found, f"{case.name}{tuple(map(float, point))} = {value!r}, not {mp.nstr(exact, 20)}"
+    assert worst <= getattr(case, prefix), where
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+@pytest.mark.parametrize("name", ["expm1", "log1p", "tanh", "erf", "atan"])
+def test_odd_functions_keep_the_sign_of_zero(name: str, prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    values = compiled(name, precision)(np.array([0.0, -0.0], precision.dtype))
+    assert list(values) == [0, 0]
+    assert list(np.signbit(values)) == [False, True]
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_limits_at_infinity(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    infinities = np.array([np.inf, -np.inf], precision.dtype)
+    assert list(compiled("tanh", precision)(infinities).astype(np.float32)) == [1, -1]
+    assert list(compiled("erf", precision)(infinities).astype(np.float32)) == [1, -1]
+    assert list(compiled("atan", precision)(infinities)) == pytest.approx([np.pi / 2, -np.pi / 2], rel=1e-7)
+    assert compiled("log", precision)(np.array([0.0], precision.dtype)) == [-np.inf]
+
+
+@pytest.mark.parametrize("prefix", ["wide", "fast"])
+def test_sines_stay_within_one(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    x = (np.arange(20_000) * (np.pi / 2) * (1 + np.finfo(precision.dtype).eps * np.arange(20_000) % 3)).astype(
+        precision.dtype
+    )
+    for name in ("sin_sum", "cos_sum"):
+        assert np.abs(compiled(name, precision)(x, np.zeros_like(x))).max() <= 1
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_products_and_quotients_come_with_their_rests(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    x = signed(spread(1e-3, 1e3, precision)).astype(precision.dtype)
+    a = _random.uniform(0.1, 10, x.size)  # a parameter, a float64 in every precision
+    tolerance = 2.0**-45 if precision is FAST else 2.0**-100
+    for name, arguments, exact in (
+        ("two_product", (a, x), lambda a, x: a * x),
+        ("quotient", (x, a), lambda x, a: x / a),
+    ):
+        hi, lo = compiled(name, precision, results=2)(*arguments)
+        with mp.workdps(60):
+            for h, rest, *point in zip(hi, lo, *arguments, strict=True):
+                true = exact(*(mp.mpf(float(value)) for value in point))
+                assert abs(mp.mpf(float(h)) + mp.mpf(float(rest)) - true) <= abs(true) * tolerance
+                assert abs(rest) <= 1.5 * np.spacing(abs(h))
+
+
+def test_a_square_of_float32_is_exact() -> None:
+    x = signed(spread(1e-3, 1e3, FAST))
+    hi, lo = compiled("two_product", FAST, results=2)(x, x)
+    assert np.array_equal(hi.astype(np.float64) + lo, x.astype(np.float64) ** 2)
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_rests_of_infinite_products_are_zero(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    x = np.array([np.inf, -np.inf, float(np.finfo(precision.dtype).max)], precision.dtype)
+    hi, lo = compiled("two_product", precision, results=2)(np.full(3, 4.0), x)
+    assert list(hi) == [np.inf, -np.inf, np.inf]
+    assert list(lo) == [0, 0, 0]
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_offsets_keep_their_digits_near_zero(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    root_hi, root_lo = -1.2784645427610737, -1.0946994183093437e-16
+    x = (root_hi + signed(spread(1e-7, 1, precision))).astype(precision.dtype)
+    ones = np.ones_like(x, np.float64)
+    values = compiled("offset", precision)(x, root_hi * ones, root_lo * ones)
+    with mp.workdps(60):
+        for value, point in zip(values, x, strict=True):
+            exact = mp.mpf(float(point)) - mp.mpf(root_hi) - mp.mpf(root_lo)
+            assert abs(mp.mpf(float(value)) - exact) <= abs(exact) * mp.mpf(2) ** (-23 if precision is FAST else -40)
+
+
+def test_every_precision_has_every_name() -> None:
+    assert elementary.WIDE.keys() == elementary.NARROW.keys() == elementary.FAST.keys()
+    assert elementary.WIDE.keys() <= set(elementary.__all__)
