@@ -226,11 +226,21 @@ def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
 
 
 @kernel
-def narrow_exp_of_negative(hi: float, lo: float) -> float:
-    """exp(hi + lo) for hi <= 0, at least 1e-304; a NaN stays one. What lo adds is below 2^-43 of the result.
+def narrow_exp_of_difference(v: float, m: float) -> float:
+    """exp(v - m) for v <= m, at least 1e-304; a NaN stays one.
 
     By Horner's rule, in the fewest instructions: loops that sum are split, which hides its latency.
     """
+    return _narrow_exp_of_negative(v - m)
+
+
+@kernel
+def narrow_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
+    return _narrow_exp_of_negative((v - m) * inverse)
+
+
+@kernel
+def _narrow_exp_of_negative(hi: float) -> float:
     x = -700.0 if hi < -700.0 else hi
     shifted = fma(x, LOG2_E_HI, ROUNDER)
     r = fma(shifted - ROUNDER, -(LN2_HI + LN2_LO), x)
