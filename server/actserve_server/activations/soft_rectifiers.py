@@ -9,7 +9,7 @@ import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import exp_of_negative, fma, over_sum, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
@@ -101,7 +101,7 @@ SOFTPLUS = Activation(
 
 @kernel
 def _log_sigmoid(x: float) -> float:
-    return -(max(-x, 0.0) + log_of_more(exp_of_negative(-abs(x), 0.0)))
+    return -(max(-x, 0.0) + log_of_more(decay_sum(-abs(x), 0.0)))
 
 
 @kernel
@@ -136,14 +136,14 @@ LOG_SIGMOID = Activation(
 # The exponential of half of x: its square is exp(x), which may have underflowed where its root has not.
 @kernel
 def _sqrt_softplus(x: float) -> float:
-    half = exp_of_negative(-0.5 * abs(x), 0.0)
+    half = decay_sum(-0.5 * abs(x), 0.0)
     root = sqrt(max(x, 0.0) + log_of_more(half * half))
     return half if x < LINEAR_TAIL else root
 
 
 @kernel
 def _sqrt_softplus_slope(x: float) -> float:
-    half = exp_of_negative(-0.5 * abs(x), 0.0)
+    half = decay_sum(-0.5 * abs(x), 0.0)
     decay = half * half
     root = sqrt(max(x, 0.0) + log_of_more(decay))
     share = (1.0 if x > 0.0 else decay) / ((1.0 + decay) * root)
