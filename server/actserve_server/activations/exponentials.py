@@ -13,7 +13,7 @@ from actserve_server.activations.spec import (
     Traits,
     kernel,
 )
-from actserve_server.elementary import exp, decay_sum, expm1, quotient, scaled_exp, working
+from actserve_server.elementary import decay_sum, exp, expm1, quotient, scaled_exp, working
 
 __all__ = ["CELU", "ELU", "EXPONENTIAL", "PELU", "SELU"]
 

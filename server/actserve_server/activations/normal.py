@@ -8,8 +8,8 @@ from __future__ import annotations
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
     LARGEST,
-    erf,
     decay_sum,
+    erf,
     fma,
     quotient,
     scaled_exp,
