@@ -162,7 +162,8 @@ def _with_square(x: float, sine: float, beta: float) -> float:
     lo = working((inverse - hi) + fma(-inverse, beta, 1.0) * inverse)
     share = sine * hi
     rest = fma(sine, lo, fma(sine, hi, -share))
-    return fma(sine, rest, fma(sine, share, x))
+    value = fma(sine, rest, fma(sine, share, x))
+    return value if x != 0.0 else x
 
 
 @kernel
