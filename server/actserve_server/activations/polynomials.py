@@ -126,8 +126,8 @@ def _sparse_plus(x: float) -> float:
 @kernel
 def _sparse_plus_slope(x: float) -> float:
     line = 0.5 * (x + 1.0)
-    low = line if line < 1.0 else 1.0
-    return low if low > 0.0 else 0.0
+    rising = line if x < 1.0 else 1.0
+    return rising if x > -1.0 else 0.0
 
 
 SPARSE_PLUS = Activation(
