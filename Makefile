@@ -4,8 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Where other libraries are installed, to be measured and for their tests.
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
 
-.PHONY: help demo test check docs format generate lock serve bench image-test clean
+.PHONY: help demo test test-others check docs format generate lock serve bench bench-kernels accuracy image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,11 +20,19 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+$(BENCH_READY): benchmarks/requirements.txt pyproject.toml
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt --editable '.[server]'
+	touch $@
+
 demo: $(READY)  ## train a small network on real digits, every activation computed by the service
 	$(BIN)/actserve demo --output out/demo.png
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
+
+test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client
+	$(BENCH)/bin/python -m pytest tests/others
 
 check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code
 	$(BIN)/ruff format --check .
@@ -56,8 +67,14 @@ serve: $(READY)  ## run a server on 127.0.0.1:50051
 bench: $(READY)  ## measure the transport against plain gRPC services
 	$(BIN)/python benchmarks/transport.py
 
+bench-kernels: $(BENCH_READY)  ## measure the kernels beside NumPy, PyTorch, ONNX Runtime, JAX and numexpr (an hour)
+	$(BENCH)/bin/python benchmarks/kernels.py
+
+accuracy: $(BENCH_READY)  ## measure the kernels' errors beside PyTorch, JAX and SciPy, and write docs/accuracy.json
+	$(BENCH)/bin/python benchmarks/accuracy.py
+
 image-test:  ## build the image and run it confined, on a Debian machine without a Docker engine; needs root
 	deploy/image-test.sh
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,19 +12,26 @@ from collections.abc import Iterator
 from typing import get_args
 
 from actserve_server.activations import (
-    softmax,
+    algebraic,
     clipped_lines,
+    elish,
     exponentials,
     gated_by_softplus,
     gated_by_tanh,
     gated_by_x,
     gated_units,
+    hyperbolic,
+    normal,
     piecewise_linear,
     polynomials,
     resizing,
     sigmoids,
+    soft_rectifiers,
+    softmax,
     swishes,
     thresholds,
+    trigonometric,
+    xielu,
 )
 from actserve_server.activations.spec import Library, Record
 
@@ -35,13 +42,20 @@ _FAMILIES: tuple[types.ModuleType, ...] = (
     clipped_lines,
     thresholds,
     polynomials,
+    algebraic,
     exponentials,
+    elish,
+    xielu,
+    soft_rectifiers,
     sigmoids,
+    hyperbolic,
+    normal,
     gated_by_x,
     swishes,
     gated_by_softplus,
     gated_by_tanh,
     softmax,
+    trigonometric,
     gated_units,
     resizing,
 )

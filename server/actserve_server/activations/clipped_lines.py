@@ -1,4 +1,7 @@
-"""Lines that are cut off, and their products with x: the hard versions of curves. Says what they are, not how they run."""
+"""Lines that are cut off, and their products with x: the hard versions of curves. Says what they are, not how they run.
+
+Each branch is computed before one is chosen, in one choice after another: nested choices would become masks of masks.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ INFINITY = math.inf
 
 @kernel
 def _relu6(x: float) -> float:
-    return (x if x < 6.0 else 6.0) if x > 0.0 else 0.0
+    low = x if x < 6.0 else 6.0
+    return low if low > 0.0 else 0.0
 
 
 @kernel
@@ -52,7 +56,8 @@ RELU6 = Activation(
 @kernel
 def _relu_n(x: float, max_value: float) -> float:
     ceiling = working(max_value)
-    return (x if x < ceiling else ceiling) if x > 0.0 else 0.0
+    low = x if x < ceiling else ceiling
+    return low if low > 0.0 else 0.0
 
 
 @kernel
@@ -84,15 +89,15 @@ RELU_N = Activation(
 @kernel
 def _hard_tanh(x: float, min_val: float, max_val: float) -> float:
     floor, ceiling = working(min_val), working(max_val)
-    return floor if x < floor else (ceiling if x > ceiling else x)
+    high = x if x > floor else floor
+    return high if high < ceiling else ceiling
 
 
 # An infinite bound is none: the slope is 1 at that infinity too.
 @kernel
 def _hard_tanh_slope(x: float, min_val: float, max_val: float) -> float:
-    over = above(x, min_val) | (min_val == -INFINITY)
-    under = below(x, max_val) | (max_val == INFINITY)
-    return 1.0 if over & under else 0.0
+    over = 1.0 if above(x, min_val) | (min_val == -INFINITY) else 0.0
+    return over if below(x, max_val) | (max_val == INFINITY) else 0.0
 
 
 HARD_TANH = Activation(
@@ -178,7 +183,8 @@ def _rest(alpha: float) -> float:
 def _hard_sigmoid(x: float, alpha: float, beta: float) -> float:
     whole = fma(alpha, x if alpha != 0.0 else 0.0, beta)
     value = whole + _rest(alpha) * x
-    return (value if value < 1.0 else 1.0) if whole > 0.0 else 0.0
+    low = value if value < 1.0 else 1.0
+    return low if whole > 0.0 else 0.0
 
 
 # Whether the line is below 1 is asked of the line less 1, since just below it would have been rounded up to it.
@@ -234,7 +240,9 @@ HARD_SIGMOID = Activation(
 
 @kernel
 def _sparse_sigmoid(x: float) -> float:
-    return (0.5 * (x + 1.0) if x < 1.0 else 1.0) if x > -1.0 else 0.0
+    line = 0.5 * (x + 1.0)
+    low = line if line < 1.0 else 1.0
+    return low if low > 0.0 else 0.0
 
 
 @kernel
@@ -266,12 +274,16 @@ SPARSE_SIGMOID = Activation(
 # x + 3 is exact near -3, and so is x + 3/2 near -3/2; x/6 + 1/2 and x/3 + 1/2 would cancel there.
 @kernel
 def _hard_swish(x: float) -> float:
-    return (x * ((x + 3.0) * (1.0 / 6.0)) if x < 3.0 else x) if x > -3.0 else -0.0
+    parabola = x * ((x + 3.0) * (1.0 / 6.0))
+    rising = parabola if x < 3.0 else x
+    return rising if x > -3.0 else -0.0
 
 
 @kernel
 def _hard_swish_slope(x: float) -> float:
-    return ((x + 1.5) * (1.0 / 3.0) if x < 3.0 else 1.0) if x > -3.0 else 0.0
+    line = (x + 1.5) * (1.0 / 3.0)
+    rising = line if x < 3.0 else 1.0
+    return rising if x > -3.0 else 0.0
 
 
 HARD_SWISH = Activation(
@@ -305,12 +317,16 @@ HARD_SWISH = Activation(
 
 @kernel
 def _hard_mish(x: float) -> float:
-    return (x * (0.5 * (x + 2.0)) if x < 0.0 else x) if x > -2.0 else -0.0
+    parabola = x * (0.5 * (x + 2.0))
+    rising = parabola if x < 0.0 else x
+    return rising if x > -2.0 else -0.0
 
 
 @kernel
 def _hard_mish_slope(x: float) -> float:
-    return (x + 1.0 if x < 0.0 else 1.0) if x > -2.0 else 0.0
+    line = x + 1.0
+    rising = line if x < 0.0 else 1.0
+    return rising if x > -2.0 else 0.0
 
 
 HARD_MISH = Activation(

@@ -145,7 +145,9 @@ RELU = Activation(
 def _bent(x: float, slope: float) -> float:
     """The identity above zero, the slope's multiple of x below."""
     factor = working(slope)
-    return x if x > 0.0 else (factor * x if factor != 0.0 else 0.0)
+    product = factor * x
+    left = product if factor != 0.0 else 0.0
+    return x if x > 0.0 else left
 
 
 @kernel
@@ -311,25 +313,32 @@ RRELU = Activation(
 )
 
 
-# The line through (at, at) as slope * x + intercept, the intercept in two parts: near the line's zero, at + slope * (x -
-# at) would keep only the digits that the rounding of its terms left. In float64 even for float32 results.
+# The line through (at, at) is slope * x + intercept, the intercept in two parts: near the line's zero, at + slope * (x - at)
+# would keep only the digits that the rounding of its terms left. In float64 even for float32 results.
 @kernel
-def _line_through(x: float, at: float, slope: float) -> float:
+def _intercept(at: float, slope: float) -> tuple[float, float]:
     fall = slope * at
     intercept = at - fall
     back = intercept - at
     rest = ((at - (intercept - back)) - (fall + back)) - fma(slope, at, -fall)
-    return fma(slope, x if slope != 0.0 else 0.0, intercept) + rest
+    return intercept, rest
 
 
 @kernel
 def _srelu(x: float, tl: float, al: float, tr: float, ar: float) -> float:
-    return _line_through(x, tr, ar) if x > tr else (_line_through(x, tl, al) if x < tl else x)
+    left, left_rest = _intercept(tl, al)
+    right, right_rest = _intercept(tr, ar)
+    slope = ar if x > tr else al
+    intercept = right if x > tr else left
+    rest = right_rest if x > tr else left_rest
+    line = fma(slope, x if slope != 0.0 else 0.0, intercept) + rest
+    return line if (x > tr) | (x < tl) else x
 
 
 @kernel
 def _srelu_slope(x: float, tl: float, al: float, tr: float, ar: float) -> float:
-    return (1.0 if above(x, tl) else working(al)) if below(x, tr) else working(ar)
+    left = 1.0 if above(x, tl) else working(al)
+    return left if below(x, tr) else working(ar)
 
 
 SRELU = Activation(
@@ -369,7 +378,8 @@ def _abs(x: float) -> float:
 
 @kernel
 def _abs_slope(x: float) -> float:
-    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else 0.0)
+    left = -1.0 if x < 0.0 else 0.0
+    return 1.0 if x > 0.0 else left
 
 
 ABS = Activation(

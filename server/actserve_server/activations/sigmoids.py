@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import exp_sum, over_sum, scaled_exp, tanh
+from actserve_server.elementary import decay_sum, fma, over_sum, tanh
 
-__all__ = ["SIGMOID", "TANH", "sigmoid_of_sum"]
+__all__ = ["SIGMOID", "TANH", "sech_of_sum", "sigmoid_of_sum"]
 
 
 @kernel
 def sigmoid_of_sum(hi: float, lo: float) -> float:
     """1/(1 + exp(-(hi + lo))), where lo is what rounding took from hi."""
-    decay = exp_sum(-abs(hi), -lo if hi > 0.0 else lo)
+    decay = decay_sum(-abs(hi), -lo if hi > 0.0 else lo)
     return over_sum(1.0 if hi >= 0.0 else decay, 1.0, decay)
 
 
@@ -23,7 +23,7 @@ def _sigmoid(x: float) -> float:
 # From the decaying exponential and never as y (1 - y), which is exactly 0 beyond x = 37 in float64, and 17 in float32.
 @kernel
 def _sigmoid_slope(x: float) -> float:
-    decay = exp_sum(-abs(x), 0.0)
+    decay = decay_sum(-abs(x), 0.0)
     whole = 1.0 + decay
     return decay / (whole * whole)
 
@@ -54,6 +54,7 @@ SIGMOID = Activation(
         Library("keras", ("sigmoid",)),
         Library("tensorflow", ("sigmoid",)),
         Library("onnx", ("Sigmoid",)),
+        Library("onednn", ("logistic", "eltwise_logistic")),
         Library("huggingface", ("sigmoid",)),
         Library("ggml", ("SIGMOID",)),
         Library("timm", ("sigmoid",)),
@@ -67,11 +68,18 @@ def _tanh(x: float) -> float:
     return tanh(x)
 
 
+# The square of 2 exp(-|x|)/(1 + exp(-2|x|)), which is a normal number wherever its square is one at all.
+@kernel
+def sech_of_sum(hi: float, lo: float) -> float:
+    """1/cosh(hi + lo), where lo is what rounding took from hi."""
+    decay = decay_sum(-abs(hi), -lo if hi > 0.0 else lo)
+    return 2.0 * decay / fma(decay, decay, 1.0)
+
+
 @kernel
 def _tanh_slope(x: float) -> float:
-    magnitude = -2.0 * min(abs(x), 1000.0)
-    whole = 1.0 + scaled_exp(1.0, magnitude, 0.0)
-    return scaled_exp(4.0 / (whole * whole), magnitude, 0.0)
+    root = sech_of_sum(x, 0.0)
+    return root * root
 
 
 TANH = Activation(
@@ -99,6 +107,7 @@ TANH = Activation(
         Library("keras", ("tanh",)),
         Library("tensorflow", ("tanh",)),
         Library("onnx", ("Tanh",)),
+        Library("onednn", ("tanh", "eltwise_tanh")),
         Library("huggingface", ("tanh",)),
         Library("ggml", ("TANH",)),
         Library("timm", ("tanh",)),

@@ -8,8 +8,17 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Library, Parameter, ParameterGradient, Traits, kernel, word
-from actserve_server.elementary import copysign, working
+from actserve_server.activations.spec import (
+    Activation,
+    Exact,
+    Library,
+    Parameter,
+    ParameterGradient,
+    Traits,
+    kernel,
+    word,
+)
+from actserve_server.elementary import LARGEST, copysign, working
 
 __all__ = [
     "HARD_SHRINK",
@@ -25,18 +34,31 @@ __all__ = [
 ]
 
 
+FLOAT32_HALF_STEP = Exact(2.0**-24)
+"""A float32 less this part of itself is nearest to the next float32 towards zero."""
+FLOAT32_LEAST_STEP = Exact(0.75 * 2.0**-149)
+"""Where that part is too little to matter, this much leads to the next one."""
+
+
+# What depends on the parameter alone is computed once, outside the loop: one comparison an element is left.
+@kernel
+def _rounded_down(bound: float) -> float:
+    """The greatest number that is not above a parameter, which may have more digits than a number has."""
+    rounded = working(min(max(bound, -LARGEST), LARGEST))
+    step = max(abs(rounded) * FLOAT32_HALF_STEP, FLOAT32_LEAST_STEP)
+    return working(rounded - step) if rounded > bound else rounded
+
+
 @kernel
 def above(x: float, bound: float) -> bool:
-    """Whether x > bound, a parameter, even where a number has fewer digits than the bound."""
-    rounded = working(bound)
-    return (x > rounded) | ((x == rounded) & (rounded > bound))
+    """Whether x > bound, a parameter, exactly so even where the bound is rounded to be compared."""
+    return x > _rounded_down(bound)
 
 
 @kernel
 def below(x: float, bound: float) -> bool:
     """Whether x < bound likewise."""
-    rounded = working(bound)
-    return (x < rounded) | ((x == rounded) & (rounded < bound))
+    return -x > _rounded_down(-bound)
 
 
 @kernel
@@ -214,7 +236,8 @@ HARD_SHRINK = Activation(
 # The parameter is subtracted in float64 even for float32 results: just above the threshold all its digits are wanted.
 @kernel
 def _soft_shrink(x: float, lambd: float) -> float:
-    return x - lambd if x > lambd else (x + lambd if -x > lambd else copysign(0.0, x))
+    magnitude = abs(x) - lambd
+    return copysign(magnitude if magnitude > 0.0 else 0.0, x)
 
 
 SOFT_SHRINK = Activation(
@@ -251,7 +274,9 @@ SOFT_SHRINK = Activation(
 
 @kernel
 def _shrink(x: float, lambd: float, bias: float) -> float:
-    return x - bias if x > lambd else (x + bias if -x > lambd else copysign(0.0, x))
+    magnitude = abs(x) - bias
+    moved = magnitude if x > 0.0 else -magnitude
+    return moved if above(abs(x), lambd) else copysign(0.0, x)
 
 
 @kernel
@@ -291,7 +316,8 @@ SHRINK = Activation(
 
 @kernel
 def _sign(x: float, ste: float) -> float:
-    return 1.0 if x > 0.0 else (-1.0 if x < 0.0 else x)
+    low = -1.0 if x < 0.0 else x
+    return 1.0 if x > 0.0 else low
 
 
 @kernel

@@ -1,7 +1,8 @@
 """Elementary functions for float32 results: float64 arithmetic, relative error about 2^-40, one rounding to come.
 
-That error makes at most 0.5001 units in the last place of a float32. Results are right where a float32 can hold them;
-below its range they may be 0. Otherwise as `elementary.wide`, whose every function has its counterpart here.
+That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are
+right where a float32 can hold them; below its range they may be anything that rounds to 0 there. Otherwise as
+`elementary.wide`, whose every function has its counterpart here.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
@@ -15,6 +16,7 @@ from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
     EXPONENT_MASK,
+    EXPONENT_ROUNDER,
     HALF_PI_HI,
     INTEGER_BITS,
     INTEGER_ORIGIN,
@@ -25,7 +27,6 @@ from actserve_server.elementary.wide import (
     MANTISSA_MASK,
     ROUNDER,
     SQRT_HALF_BITS,
-    power_of_two,
     wide_cos_huge,
     wide_sin_huge,
 )
@@ -195,8 +196,9 @@ def _narrow_exp_parts(x: float) -> tuple[float, float]:
 
 @kernel
 def narrow_exp(x: float) -> float:
-    shifted, s = _narrow_exp_parts(min(max(x, -1400.0), 708.0))
-    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS)) if x > -708.0 else 0.0
+    """exp(x); at least 2^-1022, which is 0 in float32."""
+    shifted, s = _narrow_exp_parts(min(max(x, -708.0), 708.0))
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
 
 
 @kernel
@@ -206,20 +208,51 @@ def narrow_exp_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def narrow_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    shifted, s = _narrow_exp_parts(max(hi, -708.0))
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
+
+
+@kernel
 def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
     """y exp(hi + lo) for hi <= 0. A parameter may make y large, so the power of two is applied in halves."""
     shifted, s = _narrow_exp_parts(min(max(hi, -1400.0), 708.0))
     n = shifted - ROUNDER
-    half = fma(n, 0.5, ROUNDER) - ROUNDER
-    return y * power_of_two(half) * (1.0 + s) * power_of_two(n - half)
+    half = fma(n, 0.5, EXPONENT_ROUNDER)
+    rest = (n - (half - EXPONENT_ROUNDER)) + EXPONENT_ROUNDER
+    scaled = y * float_of(bits_of(half) << MANTISSA_BITS)
+    return fma(scaled, s, scaled) * float_of(bits_of(rest) << MANTISSA_BITS)
 
 
 @kernel
-def narrow_exp_of_negative(hi: float, lo: float) -> float:
-    """exp(hi + lo) for hi <= 0, at least 1e-304; a NaN stays one. What lo adds is below 2^-43 of the result."""
+def narrow_exp_of_difference(v: float, m: float) -> float:
+    """exp(v - m) for v <= m, at least 1e-304; a NaN stays one.
+
+    By Horner's rule, in the fewest instructions: loops that sum are split, which hides its latency.
+    """
+    return _narrow_exp_of_negative(v - m)
+
+
+@kernel
+def narrow_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
+    return _narrow_exp_of_negative((v - m) * inverse)
+
+
+@kernel
+def _narrow_exp_of_negative(hi: float) -> float:
     x = -700.0 if hi < -700.0 else hi
-    shifted, s = _narrow_exp_parts(x)
-    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
+    shifted = fma(x, LOG2_E_HI, ROUNDER)
+    r = fma(shifted - ROUNDER, -(LN2_HI + LN2_LO), x)
+    q = fma(NARROW_EXP[6], r, NARROW_EXP[5])
+    q = fma(q, r, NARROW_EXP[4])
+    q = fma(q, r, NARROW_EXP[3])
+    q = fma(q, r, NARROW_EXP[2])
+    q = fma(q, r, NARROW_EXP[1])
+    q = fma(q, r, NARROW_EXP[0])
+    q = fma(q, r, 1.0)
+    q = fma(q, r, 1.0)
+    return float_of(bits_of(q) + (bits_of(shifted) << MANTISSA_BITS))
 
 
 @kernel
@@ -279,7 +312,9 @@ def narrow_over_sum(numerator: float, a: float, b: float) -> float:
 
 @kernel
 def narrow_tanh(x: float) -> float:
-    growth = narrow_expm1(2.0 * min(abs(x), 20.0))
+    shifted, s = _narrow_exp_parts(min(2.0 * abs(x), 40.0))
+    power = float_of(BIASED_ZERO + (bits_of(shifted) << MANTISSA_BITS))
+    growth = fma(power, s, power - 1.0)
     return copysign(growth / (growth + 2.0), x)
 
 

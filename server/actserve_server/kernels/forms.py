@@ -130,6 +130,42 @@ def _store_bfloat(v: float, y: float) -> Any:
     return rounded if (v == v) & (y == y) else _NAN_BFLOAT
 
 
+@inline
+def _write_64(y: float) -> tuple[float, bool]:
+    return y, y != y
+
+
+@inline
+def _write_32(y: float) -> tuple[Any, bool]:
+    rounded = np.float32(y)
+    return rounded, rounded != rounded
+
+
+@inline
+def _write_half(y: float) -> tuple[Any, bool]:
+    return _store_half(y, y), y != y
+
+
+@inline
+def _write_bfloat(y: float) -> tuple[Any, bool]:
+    return _store_bfloat(y, y), y != y
+
+
+@inline
+def _mend(v: float, result: float) -> float:
+    return result if (v == v) & (result == result) else np.nan
+
+
+@inline
+def _mend_half(v: float, result: Any) -> Any:
+    return result if v == v else _NAN_HALF
+
+
+@inline
+def _mend_bfloat(v: float, result: Any) -> Any:
+    return result if v == v else _NAN_BFLOAT
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Form:
     """How tensors of one data type are computed."""
@@ -145,6 +181,10 @@ class Form:
     load: Function
     store: Function
     """store(v, y): the result y, computed from v, as it is written; NaN if either is."""
+    write: Function
+    """write(y): the same without a look at v and, maybe, with another NaN; and whether y is one."""
+    mend: Function
+    """mend(v, result): makes of what `write` gave what `store` would have given."""
     widen: Function = _load_fast
     """The value as a float32, of an element of 16 bits."""
 
@@ -155,18 +195,44 @@ class Form:
 
 @functools.cache
 def _wide(form: Form) -> Form:
-    return dataclasses.replace(form, name=f"{form.name}-to-float64", result=numba_types.float64, store=_store_64)
+    return dataclasses.replace(
+        form, name=f"{form.name}-to-float64", result=numba_types.float64, store=_store_64, write=_write_64, mend=_mend
+    )
 
 
 _FORMS = {
     (np.dtype(np.float64), "exact"): Form(
-        "float64", numba_types.float64, numba_types.float64, np.float64, elementary.WIDE, _load, _store_64
+        "float64",
+        numba_types.float64,
+        numba_types.float64,
+        np.float64,
+        elementary.WIDE,
+        _load,
+        _store_64,
+        _write_64,
+        _mend,
     ),
     (np.dtype(np.float32), "exact"): Form(
-        "float32", numba_types.float32, numba_types.float32, np.float64, elementary.NARROW, _load, _store_32
+        "float32",
+        numba_types.float32,
+        numba_types.float32,
+        np.float64,
+        elementary.NARROW,
+        _load,
+        _store_32,
+        _write_32,
+        _mend,
     ),
     (np.dtype(np.float32), "wide"): Form(
-        "float32-wide", numba_types.float32, numba_types.float32, np.float64, elementary.WIDE, _load, _store_32
+        "float32-wide",
+        numba_types.float32,
+        numba_types.float32,
+        np.float64,
+        elementary.WIDE,
+        _load,
+        _store_32,
+        _write_32,
+        _mend,
     ),
     (np.dtype(np.float32), "fast"): Form(
         "float32-fast",
@@ -176,6 +242,8 @@ _FORMS = {
         elementary.FAST,
         _load_fast,
         _store_32,
+        _write_32,
+        _mend,
     ),
     (FLOAT16, "exact"): Form(
         "float16",
@@ -185,6 +253,8 @@ _FORMS = {
         elementary.NARROW,
         _load,
         _store_half,
+        _write_half,
+        _mend_half,
         _widen_half,
     ),
     (BFLOAT16, "exact"): Form(
@@ -195,6 +265,8 @@ _FORMS = {
         elementary.NARROW,
         _load,
         _store_bfloat,
+        _write_bfloat,
+        _mend_bfloat,
         _widen_bfloat,
     ),
 }

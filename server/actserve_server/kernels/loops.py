@@ -232,12 +232,31 @@ def _channels_vjp(form: Form, kernel: Function) -> Function:
 # ---- slices along an axis --------------------------------------------------------------------------------------------
 
 
+# Slices too short for a loop along them are turned on their side, many at a time: one column beside another.
+_SHORT = 64
+_TURNED = 64
+
+
 def _reduce(form: Form, kernel: Function) -> Function:
     def reduce(x, state, params):  # type: ignore[no-untyped-def]
         if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
             raise ValueError("the state must have a column for every slice")
-        for o in range(x.shape[0]):
-            kernel(x[o], state[o], *params)
+        outer, n, inner = x.shape
+        if inner > 1 or n > _SHORT or outer == 1:
+            for o in range(outer):
+                kernel(x[o], state[o], *params)
+            return
+        for first in range(0, outer, _TURNED):
+            count = min(_TURNED, outer - first)
+            block = np.empty((n, count), x.dtype)
+            found = np.empty((state.shape[1], count))
+            for j in range(count):
+                for i in range(n):
+                    block[i, j] = x[first + j, i, 0]
+            kernel(block, found, *params)
+            for j in range(count):
+                for row in range(state.shape[1]):
+                    state[first + j, row, 0] = found[row, j]
 
     return reduce
 
@@ -260,8 +279,25 @@ def _reduce_vjp(form: Form, kernel: Function) -> Function:
             raise ValueError("the state must have a column for every slice")
         if vjp_state.shape[0] != x.shape[0] or vjp_state.shape[2] != x.shape[2]:
             raise ValueError("the state of the product must have a column for every slice")
-        for o in range(x.shape[0]):
-            kernel(x[o], g[o], state[o], vjp_state[o], *params)
+        outer, n, inner = x.shape
+        if inner > 1 or n > _SHORT or outer == 1:
+            for o in range(outer):
+                kernel(x[o], g[o], state[o], vjp_state[o], *params)
+            return
+        for first in range(0, outer, _TURNED):
+            count = min(_TURNED, outer - first)
+            block, upstream = np.empty((n, count), x.dtype), np.empty((n, count), x.dtype)
+            found, products = np.empty((state.shape[1], count)), np.empty((vjp_state.shape[1], count))
+            for j in range(count):
+                for i in range(n):
+                    block[i, j] = x[first + j, i, 0]
+                    upstream[i, j] = g[first + j, i, 0]
+                for row in range(state.shape[1]):
+                    found[row, j] = state[first + j, row, 0]
+            kernel(block, upstream, found, products, *params)
+            for j in range(count):
+                for row in range(vjp_state.shape[1]):
+                    vjp_state[first + j, row, 0] = products[row, j]
 
     return reduce_vjp
 
@@ -282,7 +318,9 @@ def _reduce_vjp_indexed(form: Form, kernel: Function) -> Function:
 
 # In the loops below `start` is the place of out[0] in the flattened result. Single columns are run along i, and several
 # along j row by row, through one-dimensional pieces: so the innermost loop walks through memory that LLVM can see to be
-# contiguous, which a column of an array of more dimensions is not. The kernels of an indexed record are also given the
+# contiguous, which a column of an array of more dimensions is not. NaNs are looked for along the way and mended
+# afterwards: that costs less than a choice for each element, and where a loop reduces something LLVM works at several
+# vectors at once, as it does not where it only stores. The kernels of an indexed record are also given the
 # global index of their element, `origin` being that of x[0, 0, 0]: the loops are made with and without it from one text,
 # `at`, which Numba removes where it gives nothing.
 
@@ -296,7 +334,7 @@ def _index(origin, place):  # type: ignore[no-untyped-def]
 
 
 def _slices(form: Form, kernel: Function, at: Function) -> Function:
-    load, store = form.load, form.store
+    load, write, mend = form.load, form.write, form.mend
 
     def slices(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
@@ -314,21 +352,27 @@ def _slices(form: Form, kernel: Function, at: Function) -> Function:
             piece = out[done : done + span]
             elements = values[done : done + span]
             found = state[o]
+            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
                     v = load(elements[p])
-                    piece[p] = store(v, kernel(v, i + p, 0, found, *at(origin, place + p), *params))
+                    piece[p], nan = write(kernel(v, i + p, 0, found, *at(origin, place + p), *params))
+                    spoilt |= nan | np.isnan(elements[p])
             else:
                 for p in range(piece.size):
                     v = load(elements[p])
-                    piece[p] = store(v, kernel(v, i, j + p, found, *at(origin, place + p), *params))
+                    piece[p], nan = write(kernel(v, i, j + p, found, *at(origin, place + p), *params))
+                    spoilt |= nan | np.isnan(elements[p])
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = mend(elements[p], piece[p])
             done += piece.size
 
     return slices
 
 
 def _slices_vjp(form: Form, kernel: Function, at: Function) -> Function:
-    load, store = form.load, form.store
+    load, write, mend = form.load, form.write, form.mend
 
     def slices_vjp(x, g, start, out, state, vjp_state, origin, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
@@ -351,16 +395,22 @@ def _slices_vjp(form: Form, kernel: Function, at: Function) -> Function:
             upstream = gradients[done : done + span]
             found = state[o]
             products = vjp_state[o]
+            spoilt = False
             if inner == 1:
                 for p in range(piece.size):
                     v, u = load(elements[p]), load(upstream[p])
                     y = kernel(v, u, i + p, 0, found, products, *at(origin, place + p), *params)
-                    piece[p] = store(v, y)
+                    piece[p], nan = write(y)
+                    spoilt |= nan | np.isnan(elements[p])
             else:
                 for p in range(piece.size):
                     v, u = load(elements[p]), load(upstream[p])
                     y = kernel(v, u, i, j + p, found, products, *at(origin, place + p), *params)
-                    piece[p] = store(v, y)
+                    piece[p], nan = write(y)
+                    spoilt |= nan | np.isnan(elements[p])
+            if spoilt:
+                for p in range(piece.size):
+                    piece[p] = mend(elements[p], piece[p])
             done += piece.size
 
     return slices_vjp

@@ -1,0 +1,131 @@
+"""Activations made of the hyperbolic tangent, other than itself. Says what they are, not how they are run."""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.sigmoids import sech_of_sum
+from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
+from actserve_server.elementary import copysign, exp, fma, quotient, tanh, two_product, working
+from actserve_server.elementary.bits import polynomial
+
+__all__ = ["SCALED_TANH", "SOFTCAP", "TANH_SHRINK"]
+
+STRAIGHT = 2.0**-28
+"""Below it, tanh(u) is u to within half a unit in the last place. The result is then taken without u, which may be
+subnormal and have lost its digits."""
+
+
+# The argument is 0 where beta is, also for an infinite x.
+@kernel
+def _scaled_tanh(x: float, alpha: float, beta: float) -> float:
+    hi, _ = two_product(beta, x if beta != 0.0 else copysign(0.0, x))
+    straight = working(alpha * beta) * x
+    return working(alpha) * tanh(hi) if abs(hi) > STRAIGHT or beta == 0.0 else straight
+
+
+@kernel
+def _scaled_tanh_slope(x: float, alpha: float, beta: float) -> float:
+    hi, lo = two_product(beta, x if beta != 0.0 else 0.0)
+    root = sech_of_sum(hi, lo)
+    return working(alpha * beta) * root * root
+
+
+SCALED_TANH = Activation(
+    name="scaled_tanh",
+    summary="A tanh stretched so that f(1) = 1 and f(-1) = -1, where it bends most.",
+    reference="LeCun, Bottou, Orr and Mueller, Efficient BackProp, Neural Networks: Tricks of the Trade, 1998",
+    formula="alpha * tanh(beta * x)",
+    derivative_formula="alpha * beta / cosh(beta * x)**2",
+    forward=_scaled_tanh,
+    derivative=_scaled_tanh_slope,
+    range="(-alpha, alpha)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    limits=(-1.7159, 1.7159, 0.0, 0.0),
+    advice="For targets of 1 and -1, which a plain tanh would reach at infinity only.",
+    parameters=(
+        Parameter(name="alpha", meaning="The height of the plateaus.", default=1.7159),
+        Parameter(name="beta", meaning="What the input is multiplied by.", default=2 / 3),
+    ),
+    aliases=("lecun_tanh",),
+    libraries=(Library("onnx", ("ScaledTanh",)),),
+    tried=(
+        {"alpha": 0.3, "beta": -2.5},
+        {"alpha": 1e100, "beta": 1e-100},
+        {"alpha": 1e-30, "beta": 1e30},
+    ),
+)
+
+
+@kernel
+def _softcap(x: float, cap: float) -> float:
+    hi, _ = quotient(x, cap)
+    return working(cap) * tanh(hi) if abs(hi) > STRAIGHT else x
+
+
+@kernel
+def _softcap_slope(x: float, cap: float) -> float:
+    hi, lo = quotient(x, cap)
+    root = sech_of_sum(hi, lo)
+    return root * root
+
+
+SOFTCAP = Activation(
+    name="softcap",
+    summary="The identity near zero, bent so that it never exceeds a cap.",
+    reference="Bello, Pham, Le, Norouzi and Bengio, Neural combinatorial optimization with reinforcement learning, 2016, "
+    "arXiv:1611.09940; Gemma Team, Gemma 2, 2024, arXiv:2408.00118",
+    formula="cap * tanh(x / cap)",
+    derivative_formula="1 / cosh(x / cap)**2",
+    forward=_softcap,
+    derivative=_softcap_slope,
+    range="(-cap, cap)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    limits=(-30.0, 30.0, 0.0, 0.0),
+    advice="For logits before a softmax, so that none runs away: 30 for the output's and 50 for attention's in Gemma 2.",
+    parameters=(Parameter(name="cap", meaning="What the result stays below.", default=30.0, low=0.0),),
+    aliases=("logit_softcap", "logit_softcapping"),
+    tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-30}, {"cap": 1e30}),
+)
+
+# x cosh(x) - sinh(x) = x^3 times the sum of 2k x^(2k - 2)/(2k + 1)!, of which for |x| <= 5/4 eleven terms suffice.
+SHRINK = tuple(2.0 * k / math.factorial(2 * k + 1) for k in range(1, 12))
+CURVED = 1.25
+
+
+# x - tanh(x) = (x cosh(x) - sinh(x))/cosh(x); where x > 1, also ((x - 1) + (x + 1) exp(-2x))/(1 + exp(-2x)), whose terms are
+# positive. Both have the same denominator but for a factor exp(-x), so that one division serves.
+@kernel
+def _tanh_shrink(x: float) -> float:
+    magnitude = abs(x)
+    decay = exp(-magnitude)
+    square = decay * decay
+    z = x * x
+    near = magnitude * (z * polynomial(z, SHRINK) * (2.0 * decay))
+    far = fma(square, min(magnitude, 1000.0) + 1.0, magnitude - 1.0)
+    return copysign((near if magnitude < CURVED else far) / (1.0 + square), x)
+
+
+@kernel
+def _tanh_shrink_slope(x: float) -> float:
+    root = tanh(x)
+    return root * root
+
+
+TANH_SHRINK = Activation(
+    name="tanh_shrink",
+    summary="What tanh leaves of x: flat at zero, straight far from it.",
+    reference="Gregor and LeCun, Learning fast approximations of sparse coding, ICML 2010 (shrinkage functions)",
+    formula="x - tanh(x)",
+    derivative_formula="tanh(x)**2",
+    forward=_tanh_shrink,
+    derivative=_tanh_shrink_slope,
+    range="(-inf, inf)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
+    limits=(-math.inf, math.inf, 1.0, 1.0),
+    advice="For sparse codes, where small values should shrink towards zero without a threshold.",
+    libraries=(
+        Library("torch", ("Tanhshrink", "tanhshrink")),
+        Library("keras", ("tanh_shrink",)),
+    ),
+)

@@ -1,0 +1,166 @@
+"""Rectifiers without a corner: softplus, its root, and log-sigmoid. Says what they are, not how they are run.
+
+All of them come from log(1 + exp(u)) = max(u, 0) + log(1 + exp(-|u|)), in which nothing overflows or cancels.
+"""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.sigmoids import sigmoid_of_sum
+from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
+from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary.bits import polynomial
+
+__all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
+
+# p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-58.62. Printed by
+# tools/fit_elementary.py LOG_OF_MORE.
+LOG_OF_MORE = (
+    0.08333333333333288,
+    0.012500000000048476,
+    0.0022321428553216957,
+    0.00043402781159479123,
+    8.877804921434078e-05,
+    1.8782407700736335e-05,
+    4.059180135398913e-06,
+    9.235339380345629e-07,
+    1.5916778138904082e-07,
+    8.110879991368209e-08,
+)
+
+# Below exp(-40), log(1 + e) is e to within half a unit in the last place.
+LINEAR_TAIL = -40.0
+
+
+# Shorter than log1p, which has to look for the power of two.
+@kernel
+def log_of_more(e: float) -> float:
+    """log(1 + e) for 0 <= e <= 1."""
+    t = over_sum(2.0 * e, 2.0, e)
+    z = t * t
+    return fma(t * z, polynomial(z, LOG_OF_MORE), t)
+
+
+# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo.
+# In the linear tail the exponential is divided by beta before it can underflow.
+@kernel
+def _softplus(x: float, beta: float, threshold: float) -> float:
+    hi, lo = two_product(beta, x)
+    magnitude = -abs(hi)
+    bent = magnitude > LINEAR_TAIL
+    decay = scaled_exp(1.0 if bent else 1.0 / working(beta), magnitude, -lo if hi > 0.0 else lo)
+    tail = log_of_more(decay) / working(beta) if bent else decay
+    exact = (x if hi > 0.0 else 0.0) + tail
+    return x if (hi - working(threshold)) + lo > 0.0 else exact
+
+
+@kernel
+def _softplus_slope(x: float, beta: float, threshold: float) -> float:
+    hi, lo = two_product(beta, x)
+    return 1.0 if (hi - working(threshold)) + lo > 0.0 else sigmoid_of_sum(hi, lo)
+
+
+SOFTPLUS = Activation(
+    name="softplus",
+    summary="A ReLU without the corner: the integral of the sigmoid.",
+    reference="Dugas, Bengio, Belisle, Nadeau and Garcia, Incorporating second-order functional knowledge for better "
+    "option pricing, NIPS 2000",
+    formula="x if beta * x > threshold else log1p(exp(beta * x)) / beta",
+    derivative_formula="1 if beta * x > threshold else 1 / (1 + exp(-beta * x))",
+    forward=_softplus,
+    derivative=_softplus_slope,
+    range="(0, inf)",
+    traits=Traits(monotonic=True, zero_centred=False, saturates="left", smooth=True),
+    limits=(0.0, math.inf, 0.0, 1.0),
+    advice="Where an output must be positive, such as a variance; as a hidden layer it is a slower ReLU.",
+    parameters=(
+        Parameter(name="beta", meaning="Sharpness of the bend.", default=1.0, nonzero=True),
+        Parameter(
+            name="threshold",
+            meaning="Where beta x exceeds it, the result is x itself: 20 gives PyTorch's values.",
+            default=math.inf,
+            high_open=False,
+        ),
+    ),
+    aliases=("soft_relu",),
+    libraries=(
+        Library("torch", ("Softplus", "softplus"), defaults=(("threshold", 20.0),)),
+        Library("jax", ("softplus",)),
+        Library("flax", ("softplus",)),
+        Library("keras", ("softplus",)),
+        Library("tensorflow", ("softplus",)),
+        Library("onnx", ("Softplus",)),
+        Library("onednn", ("soft_relu", "eltwise_soft_relu"), renamed=(("alpha", "beta"),)),
+        Library("ggml", ("SOFTPLUS",), defaults=(("threshold", 20.0),)),
+    ),
+    tried=({"beta": 0.5}, {"beta": -1.7}, {"beta": 1e-3}, {"beta": 1e-200}, {"beta": 3.1, "threshold": 20.0}),
+    ulp=2.0,
+)
+
+
+@kernel
+def _log_sigmoid(x: float) -> float:
+    return -(max(-x, 0.0) + log_of_more(decay_sum(-abs(x), 0.0)))
+
+
+@kernel
+def _log_sigmoid_slope(x: float) -> float:
+    return sigmoid_of_sum(-x, 0.0)
+
+
+LOG_SIGMOID = Activation(
+    name="log_sigmoid",
+    summary="The logarithm of the sigmoid, never above zero.",
+    reference="Goodfellow, Bengio and Courville, Deep Learning, MIT Press, 2016, section 6.2.2.2",
+    formula="-log1p(exp(-x))",
+    derivative_formula="1 / (1 + exp(x))",
+    forward=_log_sigmoid,
+    derivative=_log_sigmoid_slope,
+    range="(-inf, 0)",
+    traits=Traits(monotonic=True, zero_centred=False, saturates="right", smooth=True),
+    limits=(-math.inf, -0.0, 1.0, 0.0),
+    advice="For the log-probability of a yes, in a loss: the logarithm of a rounded sigmoid has lost both tails.",
+    aliases=("log_expit",),
+    libraries=(
+        Library("torch", ("LogSigmoid", "logsigmoid")),
+        Library("jax", ("log_sigmoid",)),
+        Library("flax", ("log_sigmoid",)),
+        Library("keras", ("log_sigmoid",)),
+        Library("tensorflow", ("log_sigmoid",)),
+    ),
+    ulp=2.0,
+)
+
+
+# The exponential of half of x: its square is exp(x), which may have underflowed where its root has not.
+@kernel
+def _sqrt_softplus(x: float) -> float:
+    half = decay_sum(-0.5 * abs(x), 0.0)
+    root = sqrt(max(x, 0.0) + log_of_more(half * half))
+    return half if x < LINEAR_TAIL else root
+
+
+@kernel
+def _sqrt_softplus_slope(x: float) -> float:
+    half = decay_sum(-0.5 * abs(x), 0.0)
+    decay = half * half
+    root = sqrt(max(x, 0.0) + log_of_more(decay))
+    share = (1.0 if x > 0.0 else decay) / ((1.0 + decay) * root)
+    return 0.5 * (half if x < LINEAR_TAIL else share)
+
+
+SQRT_SOFTPLUS = Activation(
+    name="sqrt_softplus",
+    summary="The square root of softplus: positive, and growing ever more slowly.",
+    reference="DeepSeek-AI, DeepSeek-V4, 2026 (scores of the experts in its routers)",
+    formula="sqrt(log1p(exp(x)))",
+    derivative_formula="1 / ((1 + exp(-x)) * 2 * sqrt(log1p(exp(x))))",
+    forward=_sqrt_softplus,
+    derivative=_sqrt_softplus_slope,
+    range="(0, inf)",
+    traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
+    limits=(0.0, math.inf, 0.0, 0.0),
+    advice="For the scores by which a router chooses experts: positive and unbounded, but large ones are tamed.",
+    libraries=(Library("huggingface", ("sqrtsoftplus",)),),
+)

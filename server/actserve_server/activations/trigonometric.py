@@ -1,0 +1,450 @@
+"""Activations that are periodic, and the arc tangent. Says what they are, not how they are run.
+
+An angle is a parameter times x as hi + lo, for what rounding takes from a large product is a good part of a turn. Angles
+beyond TRIG_LIMIT have kernels of their own.
+"""
+
+from __future__ import annotations
+
+import math
+
+from actserve_server.activations.spec import Activation, Exact, Library, Parameter, ParameterGradient, Traits, kernel
+from actserve_server.elementary import (
+    TRIG_LIMIT,
+    atan,
+    copysign,
+    cos_huge,
+    cos_sum,
+    fma,
+    sin_huge,
+    sin_sum,
+    two_product,
+    working,
+)
+from actserve_server.elementary.huge import angle
+
+__all__ = ["ARCTAN", "COS", "GCU", "SIN", "SNAKE", "SNAKE_BETA"]
+
+INFINITY = math.inf
+QUARTER_PI_HI = Exact(0.7853981633974483)
+QUARTER_PI_LO = Exact(3.061616997868383e-17)
+
+
+# A parameter of 0 makes an angle of 0 even of infinity.
+@kernel
+def _angle(x: float, factor: float) -> tuple[float, float]:
+    """factor * x as hi + lo."""
+    return two_product(factor, x if factor != 0.0 else 0.0)
+
+
+@kernel
+def _is_huge(x: float, factor: float) -> bool:
+    hi, _ = _angle(x, factor)
+    return abs(hi) > TRIG_LIMIT
+
+
+# In float64 also where numbers are float32: of a huge product their hi and lo would lack whole turns.
+@kernel
+def _huge_angle(x: float, factor: float) -> tuple[float, float]:
+    hi = factor * x
+    return hi, (fma(factor, x, -hi) if abs(hi) < INFINITY else 0.0)
+
+
+# The sine of infinity is NaN, which is also what an angle becomes that no float64 can hold.
+@kernel
+def _sine_of_huge(x: float, factor: float) -> float:
+    hi, lo = _huge_angle(x, factor)
+    return sin_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
+
+
+@kernel
+def _cosine_of_huge(x: float, factor: float) -> float:
+    hi, lo = _huge_angle(x, factor)
+    return cos_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
+
+
+@kernel
+def _sin(x: float, omega: float) -> float:
+    hi, lo = _angle(x, omega)
+    return sin_sum(hi, lo)
+
+
+@kernel
+def _sin_slope(x: float, omega: float) -> float:
+    hi, lo = _angle(x, omega)
+    return working(omega) * cos_sum(hi, lo)
+
+
+@kernel
+def _sin_slope_huge(x: float, omega: float) -> float:
+    return working(omega) * _cosine_of_huge(x, omega)
+
+
+OMEGA = Parameter(name="omega", meaning="The frequency, in radians.", default=1.0, aliases=("frequency",))
+
+SIN = Activation(
+    name="sin",
+    summary="The sine of the input.",
+    reference="Sitzmann, Martel, Bergman, Lindell and Wetzstein, Implicit neural representations with periodic activation "
+    "functions, NeurIPS 2020, arXiv:2006.09661",
+    formula="sin(omega * x)",
+    derivative_formula="omega * cos(omega * x)",
+    forward=_sin,
+    derivative=_sin_slope,
+    range="[-1, 1]",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
+    limits=(math.nan, math.nan, math.nan, math.nan),
+    advice="For networks that represent images, sounds or fields by coordinates; SIREN takes omega = 30 in its first layer.",
+    parameters=(OMEGA,),
+    aliases=("sine", "siren"),
+    libraries=(
+        Library("torch", ("sin",)),
+        Library("jax", ("sin",)),
+        Library("onnx", ("Sin",)),
+        Library("ggml", ("SIN",)),
+    ),
+    tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
+    huge=_is_huge,
+    huge_forward=_sine_of_huge,
+    huge_derivative=_sin_slope_huge,
+)
+
+
+@kernel
+def _cos(x: float, omega: float) -> float:
+    hi, lo = _angle(x, omega)
+    return cos_sum(hi, lo)
+
+
+@kernel
+def _cos_slope(x: float, omega: float) -> float:
+    hi, lo = _angle(x, omega)
+    return -working(omega) * sin_sum(hi, lo)
+
+
+@kernel
+def _cos_slope_huge(x: float, omega: float) -> float:
+    return -working(omega) * _sine_of_huge(x, omega)
+
+
+COS = Activation(
+    name="cos",
+    summary="The cosine of the input.",
+    reference="Rahimi and Recht, Random features for large-scale kernel machines, NIPS 2007",
+    formula="cos(omega * x)",
+    derivative_formula="-omega * sin(omega * x)",
+    forward=_cos,
+    derivative=_cos_slope,
+    range="[-1, 1]",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
+    limits=(math.nan, math.nan, math.nan, math.nan),
+    advice="For random Fourier features, and beside the sine in encodings of position.",
+    parameters=(OMEGA,),
+    aliases=("cosine",),
+    libraries=(
+        Library("torch", ("cos",)),
+        Library("onnx", ("Cos",)),
+        Library("ggml", ("COS",)),
+    ),
+    tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
+    huge=_is_huge,
+    huge_forward=_cosine_of_huge,
+    huge_derivative=_cos_slope_huge,
+)
+
+
+# 1/beta is carried as hi + lo, and so is sine/beta: on the left the sum cancels by a factor of up to four. Where the angle is infinite, x is so large that the rest is nothing beside it.
+@kernel
+def _with_square(x: float, sine: float, beta: float) -> float:
+    """x + sine^2/beta."""
+    inverse = 1.0 / beta
+    hi = working(inverse)
+    lo = working((inverse - hi) + fma(-inverse, beta, 1.0) * inverse)
+    share = sine * hi
+    rest = fma(sine, lo, fma(sine, hi, -share))
+    return fma(sine, rest, fma(sine, share, x))
+
+
+@kernel
+def _snake_beta(x: float, alpha: float, beta: float) -> float:
+    hi, lo = _angle(x, alpha)
+    return _with_square(x, sin_sum(hi, lo), beta)
+
+
+@kernel
+def _snake_beta_is_huge(x: float, alpha: float, beta: float) -> bool:
+    return _is_huge(x, alpha)
+
+
+@kernel
+def _snake_beta_huge(x: float, alpha: float, beta: float) -> float:
+    sine = _sine_of_huge(x, alpha)
+    return _with_square(x, sine, beta) if sine == sine else x
+
+
+# With r = alpha/beta and its sign s, 1 + r sin(2a) = 1 - |r| + 2 |r| sin^2(a + s pi/4), which does not cancel for |r| <= 1.
+@kernel
+def _turned(hi: float, lo: float, sign: float) -> tuple[float, float]:
+    """hi + lo + sign pi/4."""
+    quarter = working(QUARTER_PI_HI)
+    rest = working((QUARTER_PI_HI - quarter) + QUARTER_PI_LO)
+    turn = sign * quarter
+    whole = hi + turn
+    part = whole - hi
+    lost = (hi - (whole - part)) + (turn - part) + (lo + sign * rest)
+    total = whole + lost
+    return total, (whole - total) + lost
+
+
+@kernel
+def _slope_of_turned(sine: float, alpha: float, beta: float) -> float:
+    ratio = alpha / beta
+    missing = fma(-ratio, beta, alpha) / beta
+    least = (1.0 - abs(ratio)) - (missing if ratio > 0.0 else -missing)
+    return fma(working(2.0 * abs(ratio)) * sine, sine, working(least))
+
+
+@kernel
+def _sign_of_ratio(alpha: float, beta: float) -> float:
+    return working(copysign(1.0, alpha) * copysign(1.0, beta))
+
+
+@kernel
+def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
+    hi, lo = _angle(x, alpha)
+    turned, rest = _turned(hi, lo, _sign_of_ratio(alpha, beta))
+    return _slope_of_turned(sin_sum(turned, rest), alpha, beta)
+
+
+# An odd number of quarter turns makes a cosine of the sine; signs are squared away.
+@kernel
+def _snake_beta_slope_huge(x: float, alpha: float, beta: float) -> float:
+    hi, lo = _huge_angle(x, alpha)
+    if not abs(hi) < INFINITY:
+        return working(hi - hi)
+    remaining, rest, quarters = angle(hi, lo)
+    near = working(remaining)
+    turned, lost = _turned(near, working((remaining - near) + rest), _sign_of_ratio(alpha, beta))
+    sine = sin_sum(turned, lost) if quarters & 1 == 0 else cos_sum(turned, lost)
+    return _slope_of_turned(sine, alpha, beta)
+
+
+# Gradients take the sines that are right for every angle, as there is no second kernel for the few huge ones.
+@kernel
+def _snake_beta_alpha(x: float, alpha: float, beta: float) -> float:
+    """x sin(2 alpha x)/beta."""
+    return x * _sine_of_any(x, alpha) * (2.0 * (_cosine_of_any(x, alpha) * working(1.0 / beta)))
+
+
+@kernel
+def _snake_beta_beta(x: float, alpha: float, beta: float) -> float:
+    share = _sine_of_any(x, alpha) * working(1.0 / beta)
+    return -share * share
+
+
+@kernel
+def _sine_of_any(x: float, factor: float) -> float:
+    hi, lo = _angle(x, factor)
+    return _sine_of_huge(x, factor) if abs(hi) > TRIG_LIMIT else sin_sum(hi, lo)
+
+
+@kernel
+def _cosine_of_any(x: float, factor: float) -> float:
+    hi, lo = _angle(x, factor)
+    return _cosine_of_huge(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
+
+
+CHANNEL_AXIS = Parameter(
+    name="channel_axis", meaning="The dimension along which parameters differ.", default=1, kind="axis"
+)
+
+SNAKE_BETA = Activation(
+    name="snake_beta",
+    summary="x plus a wave, whose frequency and height are set apart.",
+    reference="Lee, Ping, Ginsburg, Catanzaro and Yoon, BigVGAN: a universal neural vocoder with large-scale training, "
+    "ICLR 2023, arXiv:2206.04658",
+    formula="x + sin(alpha * x)**2 / beta",
+    derivative_formula="1 + alpha / beta * sin(2 * alpha * x)",
+    forward=_snake_beta,
+    derivative=_snake_beta_slope,
+    range="(-inf, inf)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
+    limits=(-math.inf, math.inf, math.nan, math.nan),
+    advice="For vocoders and other audio models, which learn both parameters for each channel.",
+    parameters=(
+        Parameter(
+            name="alpha",
+            meaning="The frequency of the wave, one number or one for each channel.",
+            default=1.0,
+            per_channel=True,
+        ),
+        Parameter(
+            name="beta",
+            meaning="The wave is divided by it; one number or one for each channel.",
+            default=1.0,
+            nonzero=True,
+            per_channel=True,
+        ),
+        CHANNEL_AXIS,
+    ),
+    gradients=(
+        ParameterGradient("alpha", "x * sin(2 * alpha * x) / beta", _snake_beta_alpha),
+        ParameterGradient("beta", "-(sin(alpha * x) / beta)**2", _snake_beta_beta),
+    ),
+    tried=(
+        {"alpha": 0.3, "beta": 0.7},
+        {"alpha": -0.6, "beta": 0.9},
+        {"alpha": 0.8, "beta": 0.1},
+        {"alpha": 0.0, "beta": 2.0},
+    ),
+    cancels=("derivative",),
+    huge=_snake_beta_is_huge,
+    huge_forward=_snake_beta_huge,
+    huge_derivative=_snake_beta_slope_huge,
+)
+
+
+@kernel
+def _snake(x: float, alpha: float) -> float:
+    return _snake_beta(x, alpha, alpha)
+
+
+@kernel
+def _snake_huge(x: float, alpha: float) -> float:
+    return _snake_beta_huge(x, alpha, alpha)
+
+
+@kernel
+def _snake_slope(x: float, alpha: float) -> float:
+    hi, lo = _angle(x, alpha)
+    turned, rest = _turned(hi, lo, 1.0)
+    sine = sin_sum(turned, rest)
+    return 2.0 * sine * sine
+
+
+@kernel
+def _snake_slope_huge(x: float, alpha: float) -> float:
+    return _snake_beta_slope_huge(x, alpha, alpha)
+
+
+@kernel
+def _snake_gradient(x: float, alpha: float) -> float:
+    """x sin(2 alpha x)/alpha - sin(alpha x)^2/alpha^2."""
+    share = _sine_of_any(x, alpha) * working(1.0 / alpha)
+    return fma(2.0 * share, x * _cosine_of_any(x, alpha), -(share * share))
+
+
+SNAKE = Activation(
+    name="snake",
+    summary="x plus a wave: the square of a sine, so that it keeps rising.",
+    reference="Ziyin, Hartwig and Ueda, Neural networks fail to learn periodic functions and how to fix it, NeurIPS 2020, "
+    "arXiv:2006.08195",
+    formula="x + sin(alpha * x)**2 / alpha",
+    derivative_formula="1 + sin(2 * alpha * x)",
+    forward=_snake,
+    derivative=_snake_slope,
+    range="(-inf, inf)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
+    limits=(-math.inf, math.inf, math.nan, math.nan),
+    advice="For periodic data such as audio and time series, beyond the range of the training data too.",
+    parameters=(
+        Parameter(
+            name="alpha",
+            meaning="The frequency of the wave, one number or one for each channel.",
+            default=1.0,
+            nonzero=True,
+            per_channel=True,
+            aliases=("frequency",),
+        ),
+        CHANNEL_AXIS,
+    ),
+    gradients=(
+        ParameterGradient("alpha", "x * sin(2 * alpha * x) / alpha - (sin(alpha * x) / alpha)**2", _snake_gradient),
+    ),
+    tried=({"alpha": 0.3}, {"alpha": -0.77}, {"alpha": 1e-6}),
+    huge=_is_huge,
+    huge_forward=_snake_huge,
+    huge_derivative=_snake_slope_huge,
+)
+
+
+@kernel
+def _gcu(x: float) -> float:
+    return x * cos_sum(x, 0.0)
+
+
+@kernel
+def _gcu_slope(x: float) -> float:
+    return fma(-x, sin_sum(x, 0.0), cos_sum(x, 0.0))
+
+
+@kernel
+def _gcu_is_huge(x: float) -> bool:
+    return abs(x) > TRIG_LIMIT
+
+
+@kernel
+def _gcu_huge(x: float) -> float:
+    return x * cos_huge(x, 0.0) if abs(x) < INFINITY else x - x
+
+
+@kernel
+def _gcu_slope_huge(x: float) -> float:
+    return fma(-x, sin_huge(x, 0.0), cos_huge(x, 0.0)) if abs(x) < INFINITY else x - x
+
+
+GCU = Activation(
+    name="gcu",
+    summary="x times its cosine: the growing cosine unit.",
+    reference="Noel, Trivedi and Dutta, Growing cosine unit: a novel oscillatory activation function that can speedup training "
+    "and reduce parameters in convolutional neural networks, 2021, arXiv:2108.12943",
+    formula="x * cos(x)",
+    derivative_formula="cos(x) - x * sin(x)",
+    forward=_gcu,
+    derivative=_gcu_slope,
+    range="(-inf, inf)",
+    traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
+    limits=(math.nan, math.nan, math.nan, math.nan),
+    advice="For small convolutional networks, where one oscillating neuron can do what takes several others.",
+    cancels=("derivative",),
+    huge=_gcu_is_huge,
+    huge_forward=_gcu_huge,
+    huge_derivative=_gcu_slope_huge,
+)
+
+
+# Beyond it 1 is nothing beside x^2, and x^2 may overflow while its inverse does not underflow.
+ARCTAN_CAP = 2.0**40
+
+
+@kernel
+def _arctan(x: float) -> float:
+    return atan(x)
+
+
+@kernel
+def _arctan_slope(x: float) -> float:
+    magnitude = abs(x)
+    capped = min(magnitude, ARCTAN_CAP)
+    inverse = 1.0 / (fma(capped, capped, 1.0) if magnitude < ARCTAN_CAP else magnitude)
+    return inverse if magnitude < ARCTAN_CAP else inverse * inverse
+
+
+ARCTAN = Activation(
+    name="arctan",
+    summary="From -pi/2 to pi/2 along an S: the arc tangent.",
+    reference="Kamruzzaman and Aziz, A note on activation function in multilayer feedforward learning, IJCNN 2002",
+    formula="atan(x)",
+    derivative_formula="1 / (1 + x**2)",
+    forward=_arctan,
+    derivative=_arctan_slope,
+    range="(-1.5707963267948966, 1.5707963267948966)",
+    traits=Traits(monotonic=True, zero_centred=True, saturates="both", smooth=True),
+    limits=(-math.pi / 2, math.pi / 2, 0.0, 0.0),
+    advice="In place of tanh where gradients vanish: its slope falls as 1/x^2, not exponentially.",
+    aliases=("atan",),
+    libraries=(
+        Library("torch", ("atan",)),
+        Library("onnx", ("Atan",)),
+    ),
+)
