@@ -65,7 +65,7 @@ def test_gated_units_work_along_any_axis(axis: int, client: Client) -> None:
 
 
 def test_an_odd_axis_cannot_be_halved(client: Client) -> None:
-    with pytest.raises(InvalidRequest, match="7.*even"):
+    with pytest.raises(InvalidRequest, match=r"7.*even"):
         client.forward("glu", np.zeros((2, 7)))
 
 
@@ -175,7 +175,7 @@ def test_a_preset_means_a_librarys_name_and_defaults(
 def test_what_a_library_lacks_is_said(client: Client) -> None:
     with pytest.raises(UnknownActivation, match="in keras"):
         client.forward("leaky_rellu", normal(3), preset="keras")
-    with pytest.raises(InvalidRequest, match="caffe.*torch"):
+    with pytest.raises(InvalidRequest, match=r"caffe.*torch"):
         client.forward("relu", normal(3), preset="caffe")
 
 

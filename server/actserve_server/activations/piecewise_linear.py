@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
     Activation,
     Constraint,
     Library,
@@ -210,10 +211,15 @@ PRELU = Activation(
             per_channel=True,
             aliases=("negative_slope", "alpha", "weight"),
         ),
-        Parameter(name="channel_axis", meaning="The dimension along which slopes differ.", default=1, kind="axis"),
+        CHANNEL_AXIS,
     ),
     libraries=(
-        Library("torch", ("PReLU", "prelu"), renamed=(("init", "slope"), ("weight", "slope"))),
+        Library(
+            "torch",
+            ("PReLU", "prelu"),
+            defaults=(("channel_axis", 1),),
+            renamed=(("init", "slope"), ("weight", "slope")),
+        ),
         Library("keras", ("PReLU",), defaults=(("slope", 0.0),), renamed=(("alpha", "slope"),)),
         Library("flax", ("PReLU",), defaults=(("slope", 0.01),), renamed=(("negative_slope_init", "slope"),)),
         Library("onnx", ("PRelu",)),

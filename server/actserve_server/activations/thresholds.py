@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
     Activation,
     Exact,
     Library,
@@ -175,7 +176,7 @@ JUMP_RELU = Activation(
             default=0.001,
             low=0.0,
         ),
-        Parameter(name="channel_axis", meaning="The dimension along which thresholds differ.", default=-1, kind="axis"),
+        CHANNEL_AXIS,
     ),
     gradients=(
         ParameterGradient(

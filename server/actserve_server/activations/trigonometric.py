@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Exact, Library, Parameter, ParameterGradient, Traits, kernel
+from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
+    Activation,
+    Exact,
+    Library,
+    Parameter,
+    ParameterGradient,
+    Traits,
+    kernel,
+)
 from actserve_server.elementary import (
     TRIG_LIMIT,
     atan,
@@ -266,10 +275,6 @@ def _snake_beta_beta(x: float, alpha: float, beta: float) -> float:
     share = _sine_of_any(x, alpha) * working(1.0 / beta)
     return -share * share
 
-
-CHANNEL_AXIS = Parameter(
-    name="channel_axis", meaning="The dimension along which parameters differ.", default=1, kind="axis"
-)
 
 SNAKE_BETA = Activation(
     name="snake_beta",
