@@ -17,6 +17,7 @@ from actserve_server.activations.catalogue import CATALOGUE
 from actserve_server.activations.spec import Activation, Value
 from actserve_server.kernels.compiler import load
 from actserve_server.kernels.forms import SIXTEEN_BITS
+from actserve_server.modes.evaluate import fits_single
 
 ELEMENTWISE = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
 DTYPES = [np.float32, np.float64]
@@ -28,9 +29,7 @@ def _id(record: Activation, given: Mapping[str, Value]) -> str:
     return "-".join([record.name, *(f"{name}={value}" for name, value in given.items())])
 
 
-CASES = [
-    pytest.param(record, given, id=_id(record, given)) for record in ELEMENTWISE for given in ({}, *record.tried)
-]
+CASES = [pytest.param(record, given, id=_id(record, given)) for record in ELEMENTWISE for given in ({}, *record.tried)]
 EVERY = pytest.mark.parametrize("record", ELEMENTWISE, ids=lambda record: record.name)
 
 
@@ -48,6 +47,8 @@ def test_kernel_is_the_formula(record: Activation, given: dict[str, Value], oper
     roots = accuracy.zeros(record, operation, params)
     failures: list[str] = []
     for form in accuracy.FORMS:
+        if form.name == "fast" and not all(map(fits_single, params)):
+            continue  # then the exact kernel answers
         x = np.concatenate([single, double]) if form.name == "float64" else single
         failures += accuracy.worst(record, operation, form, x, params, roots).failures
     assert not failures, f"{len(failures)} of them: " + "\n".join(failures[:8])
@@ -68,9 +69,9 @@ def test_vjp_is_the_derivative_times_upstream_rounded_once(record: Activation, d
             assert result == np.dtype(dtype).type(expected)
             continue
         error = oracle.error_in_ulp(result, mp.mpf(expected), dtype)
-        assert error <= (0.502 if dtype is np.float32 else 8.0) or abs(result - expected) <= slack * abs(factor) + float(
-            oracle.ulp(mp.mpf(expected), dtype)
-        )
+        assert error <= (0.502 if dtype is np.float32 else 8.0) or abs(result - expected) <= slack * abs(
+            factor
+        ) + float(oracle.ulp(mp.mpf(expected), dtype))
 
 
 @pytest.mark.parametrize("operation", ["forward", "derivative"])

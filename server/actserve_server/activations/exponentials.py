@@ -13,7 +13,7 @@ from actserve_server.activations.spec import (
     Traits,
     kernel,
 )
-from actserve_server.elementary import exp, exp_of_negative, expm1, quotient, scaled_exp, working
+from actserve_server.elementary import decay_sum, exp, expm1, quotient, scaled_exp, working
 
 __all__ = ["CELU", "ELU", "EXPONENTIAL", "PELU", "SELU"]
 
@@ -104,7 +104,7 @@ def _celu(x: float, alpha: float) -> float:
 @kernel
 def _celu_slope(x: float, alpha: float) -> float:
     hi, lo = quotient(min(x, 0.0), alpha)
-    return 1.0 if x >= 0.0 else exp_of_negative(hi, lo)
+    return 1.0 if x >= 0.0 else decay_sum(hi, lo)
 
 
 CELU = Activation(

@@ -66,8 +66,10 @@ QUICKNESS = Exact(1.702)
 
 SIGMOID_END = 1500.0
 """Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
-TANH_FORM_END = 24.0
-"""Beyond it, 2u in GELU's form with tanh is so far from zero that its sigmoid is 0 or 1 in float64."""
+TANH_FORM_END = 28.0
+"""Beyond it, 2u in GELU's form with tanh is beyond SIGMOID_END."""
+NORMAL_END = 55.0
+"""Beyond it, the normal distribution's tail is 0 in float64, whatever finite number multiplies it."""
 
 
 # The exponential is asked for twice in the same words, so that its polynomial is computed once.
@@ -212,7 +214,7 @@ QUICK_GELU = Activation(
 @kernel
 def gelu_parts(x: float) -> tuple[float, float, float, float]:
     """a, R, hi, lo: |x|, made finite, and Phi(-a) = R exp(hi + lo)."""
-    a = min(abs(x), 40.0)
+    a = min(abs(x), NORMAL_END)
     hi = -0.5 * (a * a)
     return a, scaled_normal_tail(a), hi, fma(-0.5 * a, a, -hi)
 

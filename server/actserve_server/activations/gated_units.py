@@ -36,8 +36,8 @@ BOTH_SIGNS = Traits(monotonic=False, zero_centred=True, saturates="no", smooth=T
 BOTH_SIGNS_WITH_CORNERS = Traits(monotonic=False, zero_centred=True, saturates="no", smooth=False)
 
 HEADROOM = 2.0**16
-"""The factor by which an activation may exceed its product with a sigmoid that is not 0: so the largest v are divided by it
-first."""
+"""The largest v are divided by it first, so that their product with u is finite: an activation's sigmoid, or the exponential
+in it, may make the whole small."""
 
 
 # An infinite v would meet a 0 on the way: it is made finite, and multiplied in at the end.

@@ -6,7 +6,7 @@ import math
 
 from actserve_server.activations.sigmoids import sech_squared
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import copysign, exp_of_negative, fma, quotient, scaled_exp, tanh, two_product, working
+from actserve_server.elementary import copysign, decay_sum, fma, quotient, scaled_exp, tanh, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["SCALED_TANH", "SOFTCAP", "TANH_SHRINK"]
@@ -115,7 +115,7 @@ SHRINK = (
 @kernel
 def _tanh_shrink(x: float) -> float:
     magnitude = abs(x)
-    decay = exp_of_negative(-2.0 * magnitude, 0.0)
+    decay = decay_sum(-2.0 * magnitude, 0.0)
     z = x * x
     near = magnitude * (z * fma(z, polynomial(z, SHRINK[1:]), SHRINK[0]))
     far = fma(decay, min(magnitude, 1000.0) + 1.0, magnitude - 1.0) / (1.0 + decay)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
     LARGEST,
+    decay_sum,
     erf,
-    exp_of_negative,
     fma,
     quotient,
     scaled_exp,
@@ -31,7 +31,7 @@ LAST_TAIL = 40.0
 def _gaussian(x: float) -> float:
     a = min(abs(x), GONE)
     hi = -(a * a)
-    return exp_of_negative(hi, -fma(a, a, hi))
+    return decay_sum(hi, -fma(a, a, hi))
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import exp_of_negative, fma, over_sum, scaled_exp, tanh
+from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, tanh
 
 __all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum"]
 
@@ -11,7 +11,7 @@ __all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum"]
 @kernel
 def sigmoid_of_sum(hi: float, lo: float) -> float:
     """1/(1 + exp(-(hi + lo))), where lo is what rounding took from hi."""
-    decay = exp_of_negative(-abs(hi), -lo if hi > 0.0 else lo)
+    decay = decay_sum(-abs(hi), -lo if hi > 0.0 else lo)
     return over_sum(1.0 if hi >= 0.0 else decay, 1.0, decay)
 
 
@@ -23,7 +23,7 @@ def _sigmoid(x: float) -> float:
 # From the decaying exponential and never as y (1 - y), which is exactly 0 beyond x = 37 in float64, and 17 in float32.
 @kernel
 def _sigmoid_slope(x: float) -> float:
-    decay = exp_of_negative(-abs(x), 0.0)
+    decay = decay_sum(-abs(x), 0.0)
     return decay / fma(decay, 2.0 + decay, 1.0)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.spec import kernel
+from actserve_server.activations.spec import Exact, kernel
 from actserve_server.elementary import compensated, larger
 
 __all__ = [
@@ -35,7 +35,7 @@ FOLDED_WIDTH = 256
 WORTH_FOLDING = 128
 SPLIT = 1.5 * 2.0**26
 """What `split` takes as coarse, for terms of at most 1."""
-LARGEST_SPLIT = 2.0**990
+LARGEST_SPLIT = Exact(2.0**990)
 
 
 @kernel

@@ -9,7 +9,7 @@ import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, exp_of_negative, fma, over_sum, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary import LARGEST, decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
@@ -106,7 +106,7 @@ SOFTPLUS = Activation(
 
 @kernel
 def _log_sigmoid(x: float) -> float:
-    return -(max(-x, 0.0) + log_of_more(exp_of_negative(-abs(x), 0.0)))
+    return -(max(-x, 0.0) + log_of_more(decay_sum(-abs(x), 0.0)))
 
 
 @kernel
@@ -142,14 +142,14 @@ LOG_SIGMOID = Activation(
 @kernel
 def _sqrt_softplus(x: float) -> float:
     straight = x < LINEAR_TAIL
-    decay = exp_of_negative(0.5 * x if straight else -abs(x), 0.0)
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
     return decay if straight else sqrt(max(x, 0.0) + log_of_more(decay))
 
 
 @kernel
 def _sqrt_softplus_slope(x: float) -> float:
     straight = x < LINEAR_TAIL
-    decay = exp_of_negative(0.5 * x if straight else -abs(x), 0.0)
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
     root = sqrt(max(x, 0.0) + log_of_more(decay))
     share = (1.0 if x > 0.0 else decay) / ((1.0 + decay) * root)
     return 0.5 * (decay if straight else share)

@@ -32,11 +32,11 @@ from actserve_server.elementary import (
     LARGEST,
     add_in_any_order,
     compensated,
-    exp_of_negative,
+    exp_of_difference,
+    exp_of_quotient,
     fma,
     log1p,
     split,
-    two_product,
     working,
 )
 
@@ -66,23 +66,11 @@ def inverse_of(temperature: float) -> tuple[float, float]:
 
 
 @kernel
-def _difference(value: float, maximum: float) -> tuple[float, float]:
-    """value - maximum as hi + lo (Knuth's two-sum); exactly 0 at the maximum."""
-    hi = value - maximum
-    back = hi + maximum
-    lo = (value - back) + ((back - hi) - maximum)
-    return hi, (lo if hi > -np.inf else 0.0)
-
-
-@kernel
 def _term(value: float, maximum: float, inverse: float, inverse_rest: float, scaled: bool) -> float:
     """exp((value - maximum)/temperature); `scaled` says whether the temperature may be other than 1."""
-    hi, lo = _difference(value, maximum)
-    if not scaled:
-        return exp_of_negative(hi, lo)
-    product, rest = two_product(inverse, hi)
-    rest += fma(hi, working(inverse_rest), lo * working(inverse))
-    return exp_of_negative(product, rest if product > -np.inf else 0.0)
+    if scaled:
+        return exp_of_quotient(value, maximum, inverse, inverse_rest)
+    return exp_of_difference(value, maximum)
 
 
 @kernel
@@ -386,8 +374,11 @@ def _log_softmax_reduce(x: Any, state: Any, masked: float) -> None:
 
 @kernel
 def _log_softmax(v: float, i: int, j: int, state: Any, masked: float) -> float:
-    hi, lo = _difference(working(v), working(state[MAXIMUM, j]))
-    return (hi - working(state[LOG_TOTAL, j])) + lo
+    number, maximum = working(v), working(state[MAXIMUM, j])
+    difference = number - maximum
+    back = difference + maximum
+    lost = (number - back) + ((back - difference) - maximum)
+    return (difference - working(state[LOG_TOTAL, j])) + (lost if difference > -np.inf else 0.0)
 
 
 @kernel
@@ -398,7 +389,8 @@ def _log_softmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, masked: 
 @kernel
 def _log_softmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any, masked: float) -> float:
     share = share_of(v, j, state, 1.0, 0.0, False, False)
-    return working(u) - share * working(vjp_state[TOTAL, j]) if state[INVERSE, j] != 0.0 else 0.0 * working(u)
+    value = working(u) - share * working(vjp_state[TOTAL, j])
+    return value if state[INVERSE, j] != 0.0 else 0.0
 
 
 @kernel

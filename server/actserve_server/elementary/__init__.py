@@ -16,7 +16,8 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sqrt(x)
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
-    exp_of_negative(hi, lo) exp(hi + lo) for hi <= 0; NaN in, NaN out; a masked element's may be 1e-304 instead of 0
+    decay_sum(hi, lo)       exp(hi + lo) for hi <= 0, in fewer instructions
+
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
@@ -27,6 +28,8 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
 
 For sums along slices, whose totals are float64 in every precision:
 
+    exp_of_difference(v, m) exp(v - m) for v <= m; NaN in, NaN out; may be 1e-304 instead of 0 where v is -inf
+    exp_of_quotient(v, m, inverse, rest)   exp((v - m) * (inverse + rest)) likewise; inverse and rest are float64
     add_in_any_order(a, b)  a + b in a loop that sums, whose order the compiler chooses
     larger(a, b)            the larger; unspecified where one is NaN
     compensated(a, b, c)    a + b + c as a sum and what its roundings took; plainly where the result is a float32
@@ -58,9 +61,11 @@ _NAMES = (
     "offset",
     "exp",
     "exp_sum",
-    "exp_of_negative",
+    "exp_of_difference",
+    "exp_of_quotient",
     "compensated",
     "split",
+    "decay_sum",
     "scaled_exp",
     "expm1",
     "log1p",
@@ -103,9 +108,11 @@ quotient = wide.wide_quotient
 offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
-exp_of_negative = wide.wide_exp_of_negative
+exp_of_difference = wide.wide_exp_of_difference
+exp_of_quotient = wide.wide_exp_of_quotient
 compensated = wide.wide_compensated
 split = wide.wide_split
+decay_sum = wide.wide_decay_sum
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p

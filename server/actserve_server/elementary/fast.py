@@ -28,8 +28,10 @@ from actserve_server.elementary.source import kernel
 
 ROUNDER = 1.5 * 2.0**23
 """Added to a number below 2^22, it leaves the nearest integer in the low bits; subtracted again, as a float32."""
+LIFTED_ROUNDER = ROUNDER + 24.0
 MANTISSA_BITS = 23
 BIASED_ZERO = 127 << MANTISSA_BITS
+RAISED_ZERO = (127 + 64) << MANTISSA_BITS
 SECOND_BIT_TO_SIGN = 30
 SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
@@ -193,12 +195,17 @@ def fast_offset(x: float, hi: float, lo: float) -> float:
 
 
 @kernel
-def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
-    """n + ROUNDER and s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42."""
-    shifted = fma(hi, FAST_LOG2_E_HI, ROUNDER)
-    n = shifted - ROUNDER
+def _exp_rest(hi: float, lo: float, n: float) -> float:
+    """s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42, for the n that makes it so small."""
     r = fma(-n, FAST_LN2_HI, hi) + fma(-n, FAST_LN2_LO, lo)
-    return shifted, fma(r * r, polynomial(r, FAST_EXP), r)
+    return fma(r * r, polynomial(r, FAST_EXP), r)
+
+
+@kernel
+def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
+    """n + ROUNDER and s with exp(hi + lo) = 2^n (1 + s)."""
+    shifted = fma(hi, FAST_LOG2_E_HI, ROUNDER)
+    return shifted, _exp_rest(hi, lo, shifted - ROUNDER)
 
 
 @kernel
@@ -222,19 +229,65 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
 
 
 @kernel
+def fast_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0: n + 24 is the exponent of a normal number, which the last product alone may denormalize."""
+    clamped = max(hi, -104.0)
+    shifted = fma(clamped, FAST_LOG2_E_HI, LIFTED_ROUNDER)
+    s = _exp_rest(clamped, lo if clamped == hi else 0.0, shifted - LIFTED_ROUNDER)
+    return float_of(np.int32(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))) * 2.0**-24
+
+
+@kernel
 def fast_exp_sum(hi: float, lo: float) -> float:
     return fast_scaled_exp(1.0, hi, lo)
 
 
+LOWEST = -110.0
+"""exp of it is 0."""
+
+
 @kernel
-def fast_exp_of_negative(hi: float, lo: float) -> float:
-    """exp(hi + lo) for hi <= 0; a NaN stays one."""
-    masked = hi < -120.0
-    shifted, s = _exp_parts(-120.0 if masked else hi, 0.0 if masked else lo)
-    whole = bits_of(shifted)
-    half = whole >> 1
-    scale = float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
-    return fma(scale, s, scale) * float_of(np.int32(((whole - half) << MANTISSA_BITS) + BIASED_ZERO))
+def _difference(v: float, m: float) -> tuple[float, float]:
+    """v - m as hi + lo for v <= m, or less than LOWEST.
+
+    A v so far below m that only the sign of LOWEST - hi matters is moved closer, where hi is exact if it is large.
+    """
+    floor = (m + LOWEST) - abs(m) * 2.0**-20
+    near = floor if v < floor else v
+    hi = near - m
+    back = hi + m
+    return hi, (near - back) + ((back - hi) - m)
+
+
+@kernel
+def _decay_sum(hi: float, lo: float) -> float:
+    x = LOWEST if hi < LOWEST else hi
+    shifted = fma(x, FAST_LOG2_E_HI, ROUNDER)
+    n = shifted - ROUNDER
+    r = fma(-n, FAST_LN2_HI, x) + fma(-n, FAST_LN2_LO, lo)
+    q = fma(fma(FAST_EXP[4], r, FAST_EXP[3]), r, FAST_EXP[2])
+    q = fma(fma(q, r, FAST_EXP[1]), r, FAST_EXP[0])
+    q = fma(fma(q, r, 1.0), r, 1.0)
+    # 2^(n + 64) is a normal number; the second factor is the first that can round.
+    return q * float_of(np.int32((bits_of(shifted) << MANTISSA_BITS) + RAISED_ZERO)) * 2.0**-64
+
+
+@kernel
+def fast_exp_of_difference(v: float, m: float) -> float:
+    """exp(v - m) for v <= m; a NaN stays one."""
+    hi, lo = _difference(v, m)
+    return _decay_sum(hi, lo)
+
+
+@kernel
+def fast_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
+    """exp((v - m) * inverse) for v <= m, where inverse is a float64; a NaN stays one."""
+    hi = v - m
+    back = hi + m
+    lo = (v - back) + ((back - hi) - m)
+    product = hi * nearest_float32(inverse)
+    rest = rest_of_product(inverse, hi, product) + lo * nearest_float32(inverse)
+    return _decay_sum(product, rest if product > LOWEST else 0.0)
 
 
 @kernel

@@ -1,7 +1,8 @@
 """Elementary functions for float32 results: float64 arithmetic, relative error about 2^-40, one rounding to come.
 
-That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are right where a float32 can hold them;
-below its range they may be 0. Otherwise as `elementary.wide`, whose every function has its counterpart here.
+That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are
+right where a float32 can hold them; below its range they may be anything that rounds to 0 there. Otherwise as
+`elementary.wide`, whose every function has its counterpart here.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
@@ -207,6 +208,13 @@ def narrow_exp_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def narrow_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    shifted, s = _narrow_exp_parts(max(hi, -708.0))
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
+
+
+@kernel
 def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
     """y exp(hi + lo) for hi <= 0. A parameter may make y large, so the power of two is applied in halves."""
     shifted, s = _narrow_exp_parts(min(max(hi, -1400.0), 708.0))
@@ -218,11 +226,21 @@ def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
 
 
 @kernel
-def narrow_exp_of_negative(hi: float, lo: float) -> float:
-    """exp(hi + lo) for hi <= 0, at least 1e-304; a NaN stays one. What lo adds is below 2^-43 of the result.
+def narrow_exp_of_difference(v: float, m: float) -> float:
+    """exp(v - m) for v <= m, at least 1e-304; a NaN stays one.
 
     By Horner's rule, in the fewest instructions: loops that sum are split, which hides its latency.
     """
+    return _narrow_decay_sum(v - m)
+
+
+@kernel
+def narrow_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
+    return _narrow_decay_sum((v - m) * inverse)
+
+
+@kernel
+def _narrow_decay_sum(hi: float) -> float:
     x = -700.0 if hi < -700.0 else hi
     shifted = fma(x, LOG2_E_HI, ROUNDER)
     r = fma(shifted - ROUNDER, -(LN2_HI + LN2_LO), x)

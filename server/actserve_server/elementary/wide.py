@@ -286,18 +286,47 @@ def wide_exp_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def wide_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    return wide_scaled_exp(1.0, hi, lo)
+
+
+@kernel
 def wide_exp(x: float) -> float:
     return wide_scaled_exp(1.0, x, 0.0)
 
 
 @kernel
-def wide_exp_of_negative(hi: float, lo: float) -> float:
+def _difference(v: float, m: float) -> tuple[float, float]:
+    """v - m as hi + lo (Knuth's two-sum)."""
+    hi = v - m
+    back = hi + m
+    return hi, (v - back) + ((back - hi) - m)
+
+
+@kernel
+def _decay_sum(hi: float, lo: float) -> float:
     """exp(hi + lo) for hi <= 0, where |lo| is at most an ulp of hi; a NaN stays one."""
     masked = hi < -800.0
     n, s = _exp_parts(-800.0 if masked else hi, 0.0 if masked else lo)
     half = fma(n, 0.5, ROUNDER) - ROUNDER
     scale = power_of_two(half)
     return fma(scale, s, scale) * power_of_two(n - half)
+
+
+@kernel
+def wide_exp_of_difference(v: float, m: float) -> float:
+    """exp(v - m) for v <= m; a NaN stays one."""
+    hi, lo = _difference(v, m)
+    return _decay_sum(hi, lo)
+
+
+@kernel
+def wide_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
+    """exp((v - m) * (inverse + inverse_rest)) for v <= m; a NaN stays one."""
+    hi, lo = _difference(v, m)
+    product = hi * inverse
+    return _decay_sum(product, fma(hi, inverse, -product) + fma(hi, inverse_rest, lo * inverse))
 
 
 @kernel
