@@ -260,7 +260,7 @@ def _difference(v: float, m: float) -> tuple[float, float]:
 
 
 @kernel
-def _decay_sum(hi: float, lo: float) -> float:
+def _exp_of_negative(hi: float, lo: float) -> float:
     x = LOWEST if hi < LOWEST else hi
     shifted = fma(x, FAST_LOG2_E_HI, ROUNDER)
     n = shifted - ROUNDER
@@ -276,7 +276,7 @@ def _decay_sum(hi: float, lo: float) -> float:
 def fast_exp_of_difference(v: float, m: float) -> float:
     """exp(v - m) for v <= m; a NaN stays one."""
     hi, lo = _difference(v, m)
-    return _decay_sum(hi, lo)
+    return _exp_of_negative(hi, lo)
 
 
 @kernel
@@ -287,7 +287,7 @@ def fast_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float
     lo = (v - back) + ((back - hi) - m)
     product = hi * nearest_float32(inverse)
     rest = rest_of_product(inverse, hi, product) + lo * nearest_float32(inverse)
-    return _decay_sum(product, rest if product > LOWEST else 0.0)
+    return _exp_of_negative(product, rest if product > LOWEST else 0.0)
 
 
 @kernel

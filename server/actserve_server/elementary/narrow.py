@@ -231,16 +231,16 @@ def narrow_exp_of_difference(v: float, m: float) -> float:
 
     By Horner's rule, in the fewest instructions: loops that sum are split, which hides its latency.
     """
-    return _narrow_decay_sum(v - m)
+    return _narrow_exp_of_negative(v - m)
 
 
 @kernel
 def narrow_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float) -> float:
-    return _narrow_decay_sum((v - m) * inverse)
+    return _narrow_exp_of_negative((v - m) * inverse)
 
 
 @kernel
-def _narrow_decay_sum(hi: float) -> float:
+def _narrow_exp_of_negative(hi: float) -> float:
     x = -700.0 if hi < -700.0 else hi
     shifted = fma(x, LOG2_E_HI, ROUNDER)
     r = fma(shifted - ROUNDER, -(LN2_HI + LN2_LO), x)

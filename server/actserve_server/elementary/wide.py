@@ -305,7 +305,7 @@ def _difference(v: float, m: float) -> tuple[float, float]:
 
 
 @kernel
-def _decay_sum(hi: float, lo: float) -> float:
+def _exp_of_negative(hi: float, lo: float) -> float:
     """exp(hi + lo) for hi <= 0, where |lo| is at most an ulp of hi; a NaN stays one."""
     masked = hi < -800.0
     n, s = _exp_parts(-800.0 if masked else hi, 0.0 if masked else lo)
@@ -318,7 +318,7 @@ def _decay_sum(hi: float, lo: float) -> float:
 def wide_exp_of_difference(v: float, m: float) -> float:
     """exp(v - m) for v <= m; a NaN stays one."""
     hi, lo = _difference(v, m)
-    return _decay_sum(hi, lo)
+    return _exp_of_negative(hi, lo)
 
 
 @kernel
@@ -326,7 +326,7 @@ def wide_exp_of_quotient(v: float, m: float, inverse: float, inverse_rest: float
     """exp((v - m) * (inverse + inverse_rest)) for v <= m; a NaN stays one."""
     hi, lo = _difference(v, m)
     product = hi * inverse
-    return _decay_sum(product, fma(hi, inverse, -product) + fma(hi, inverse_rest, lo * inverse))
+    return _exp_of_negative(product, fma(hi, inverse, -product) + fma(hi, inverse_rest, lo * inverse))
 
 
 @kernel
