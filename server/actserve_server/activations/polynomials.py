@@ -81,7 +81,7 @@ def _star_relu(x: float, s: float, b: float) -> float:
 @kernel
 def _star_relu_slope(x: float, s: float, b: float) -> float:
     factor = working(s)
-    slope = 2.0 * (factor * x)
+    slope = 2.0 * factor * x
     positive = slope if x > 0.0 else 0.0
     return positive if factor != 0.0 else 0.0
 
