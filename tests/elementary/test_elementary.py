@@ -250,6 +250,7 @@ CASES = (
     Case("exp_sum", lambda hi, lo: mp.exp(hi + lo), exp_arguments, fast=1.0),
     Case("decay_sum", lambda hi, lo: mp.exp(hi + lo), decays),
     Case("scaled_exp", lambda y, hi, lo: y * mp.exp(hi + lo), scaled_arguments, fast=1.5),
+    Case("decayed", lambda y, hi, lo: y * mp.exp(hi + lo), scaled_arguments, fast=1.5),
     Case("expm1", mp.expm1, lambda precision: (exponents(precision),), wide=1.5, fast=1.5, narrow=12),
     Case("log1p", mp.log1p, above_minus_one, fast=1.3),
     Case("log", mp.log, positive),

@@ -10,7 +10,7 @@ import math
 
 from actserve_server.activations.gated_by_x import SIGMOID_END
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import erf, exp_sum, fma, log1p, over_sum, scaled_exp
+from actserve_server.elementary import decayed, erf, exp_sum, fma, log1p, over_sum
 
 __all__ = ["LINEAR_TAIL", "LOGISH", "MISH", "SERF", "SMISH"]
 
@@ -29,7 +29,7 @@ def _mish(x: float) -> float:
     above = decay + 2.0 if x < 0.0 else fma(2.0, decay, 1.0)
     below = fma(decay, above, 2.0) if x < 0.0 else fma(2.0 * decay, decay, above)
     share = max(x, -SIGMOID_END) * (above / below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 # In powers of e, and not as the rule for quotients gives it: there, terms of 5 and 7 leave 1 around the zero.
@@ -44,7 +44,7 @@ def _mish_slope(x: float) -> float:
     right = fma(decay, fma(decay, fma(decay, first, second), 4.0), 1.0)
     below = fma(decay, decay + 2.0, 2.0) if x < 0.0 else fma(2.0 * decay, decay, fma(2.0, decay, 1.0))
     share = (left if x < 0.0 else right) / (below * below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 MISH = Activation(
@@ -81,7 +81,7 @@ def _smish(x: float) -> float:
     above = fma(3.0, decay, 2.0) if x < 0.0 else fma(2.0, decay, 3.0)
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = max(x, -SIGMOID_END) * (above / below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 @kernel
@@ -96,7 +96,7 @@ def _smish_slope(x: float) -> float:
     right = fma(decay, fma(decay, fma(decay, first, second), third), 15.0)
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = (left if x < 0.0 else right) / (below * below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 SMISH = Activation(
@@ -122,7 +122,7 @@ def _logish(x: float) -> float:
     decay = exp_sum(magnitude, 0.0)
     bounded = max(x, -SIGMOID_END)
     value = bounded * log1p((decay if x < 0.0 else 1.0) / (1.0 + decay))
-    return scaled_exp(bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 @kernel
@@ -132,7 +132,7 @@ def _logish_slope(x: float) -> float:
     bounded = min(max(x, -SIGMOID_END), SIGMOID_END)
     turn = decay / fma(decay, fma(2.0, decay, 3.0) if x < 0.0 else 3.0 + decay, 1.0 if x < 0.0 else 2.0)
     value = fma(bounded, turn, log1p((decay if x < 0.0 else 1.0) / (1.0 + decay)))
-    return scaled_exp(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 LOGISH = Activation(
@@ -165,7 +165,7 @@ def _softplus(x: float) -> float:
 def _serf(x: float) -> float:
     bounded = max(x, -SIGMOID_END)
     value = bounded * erf(_softplus(x))
-    return scaled_exp(TWO_OVER_SQRT_PI * bounded, -abs(x), 0.0) if x < LINEAR_TAIL else value
+    return decayed(TWO_OVER_SQRT_PI * bounded, -abs(x), 0.0) if x < LINEAR_TAIL else value
 
 
 @kernel
@@ -176,7 +176,7 @@ def _serf_slope(x: float) -> float:
     inner = _softplus(x)
     density = exp_sum(LOG_TWO_OVER_SQRT_PI - inner * inner, 0.0)
     value = fma(over_sum(bounded * (decay if x < 0.0 else 1.0), 1.0, decay), density, erf(inner))
-    return scaled_exp(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 SERF = Activation(

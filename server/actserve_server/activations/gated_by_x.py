@@ -11,11 +11,11 @@ import math
 from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
     LARGEST,
+    decayed,
     exp_sum,
     fma,
     gelu_slope_quotient,
     offset,
-    scaled_exp,
     scaled_normal_tail,
     silu_slope_quotient,
     two_product,
@@ -79,7 +79,7 @@ def sigmoid_times(y: float, hi: float, lo: float) -> float:
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
     share = y / (1.0 + exp_sum(magnitude, rest))
-    return share if hi >= 0.0 else scaled_exp(share, magnitude, rest)
+    return share if hi >= 0.0 else decayed(share, magnitude, rest)
 
 
 @kernel
@@ -94,7 +94,7 @@ def swish_slope_times(y: float, growth: float, growth_rest: float, hi: float, lo
     decay = exp_sum(magnitude, rest)
     share = y / ((1.0 + decay) * (1.0 + decay))
     right = fma(decay, 1.0 + growth, 1.0) * share
-    left = scaled_exp(((1.0 + growth) + (decay + growth_rest)) * share, magnitude, rest)
+    left = decayed(((1.0 + growth) + (decay + growth_rest)) * share, magnitude, rest)
     return right if hi >= 0.0 else left
 
 
@@ -223,7 +223,7 @@ def gelu_parts(x: float) -> tuple[float, float, float, float]:
 @kernel
 def gelu_times(x: float, y: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    return (x * y if x >= 0.0 else -0.0) - scaled_exp(a * tail * y, hi, lo)
+    return (x * y if x >= 0.0 else -0.0) - decayed(a * tail * y, hi, lo)
 
 
 # gelu'(-a) = R exp(-a^2/2) - a phi(a), and gelu'(a) = 1 - gelu'(-a).
@@ -231,7 +231,7 @@ def gelu_times(x: float, y: float) -> float:
 def gelu_slope_times(x: float, y: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
     excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
-    value = scaled_exp(excess * y, hi, lo)
+    value = decayed(excess * y, hi, lo)
     distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
     near_root = y * (distance * gelu_slope_quotient(distance))
     return near_root if abs(distance) < NEAR else (y + value if x >= 0.0 else -value)
@@ -349,7 +349,7 @@ def _clipped_gelu(x: float, min_val: float, max_val: float) -> float:
 @kernel
 def _clipped_gelu_slope(x: float, min_val: float, max_val: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    loss = scaled_exp(a * tail, hi, lo)
+    loss = decayed(a * tail, hi, lo)
     positive = max(x, 0.0)
     above = positive - working(min_val) > loss
     below = positive - working(max_val) < loss

@@ -18,7 +18,7 @@ from actserve_server.activations.gated_by_x import (
     silu_times,
 )
 from actserve_server.activations.spec import GatedActivation, Library, Parameter, Traits, kernel, word
-from actserve_server.elementary import LARGEST, exp_sum, expm1, scaled_exp, working
+from actserve_server.elementary import LARGEST, decayed, exp_sum, expm1, scaled_exp, working
 
 __all__ = ["BILINEAR", "GEGLU", "GEGLU_QUICK", "GEGLU_TANH", "GLU", "REGLU", "SEGLU", "SWIGLU", "SWIGLU_OAI"]
 
@@ -62,7 +62,7 @@ def _glu(u: float, v: float) -> float:
 def _glu_u(u: float, v: float) -> float:
     magnitude = -abs(u)
     whole = 1.0 + exp_sum(magnitude, 0.0)
-    return _grown(scaled_exp(_shrunk(v) / (whole * whole), magnitude, 0.0), v)
+    return _grown(decayed(_shrunk(v) / (whole * whole), magnitude, 0.0), v)
 
 
 @kernel

@@ -238,6 +238,11 @@ def fast_decay_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def fast_decayed(y: float, hi: float, lo: float) -> float:
+    return fast_scaled_exp(y, hi, lo)
+
+
+@kernel
 def fast_exp_sum(hi: float, lo: float) -> float:
     return fast_scaled_exp(1.0, hi, lo)
 

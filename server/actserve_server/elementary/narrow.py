@@ -215,6 +215,12 @@ def narrow_decay_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def narrow_decayed(y: float, hi: float, lo: float) -> float:
+    """y exp(hi + lo) for hi <= 0: what is below 2^-1022 is 0 in float32, whatever element multiplies it."""
+    return y * narrow_exp(hi)
+
+
+@kernel
 def narrow_scaled_exp(y: float, hi: float, lo: float) -> float:
     """y exp(hi + lo) for hi <= 0. A parameter may make y large, so the power of two is applied in halves."""
     shifted, s = _narrow_exp_parts(min(max(hi, -1400.0), 708.0))
