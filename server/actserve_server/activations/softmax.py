@@ -27,7 +27,7 @@ from actserve_server.activations.slices import (
     place_of,
     top_of,
 )
-from actserve_server.activations.spec import AxisActivation, Library, Parameter, Traits, kernel, word
+from actserve_server.activations.spec import AxisActivation, Exact, Library, Parameter, Traits, kernel, word
 from actserve_server.elementary import (
     LARGEST,
     add_in_any_order,
@@ -54,6 +54,7 @@ __all__ = [
 # The rows of the states.
 MAXIMUM, OTHERS, INVERSE, LOG_TOTAL = 0, 1, 2, 3
 """m, T, 1/(1 + T), and of log-softmax log(1 + T). A masked slice has the inverse 0."""
+ZERO = Exact(0.0)
 MEAN, TOTAL = 0, 0
 """Of the vector-Jacobian products: the mean of g weighted by the shares, or its sum."""
 
@@ -78,7 +79,7 @@ def _sum_run(
     values: Any, maximum: float, inverse: float, inverse_rest: float, coarse: float, scaled: bool, negated: bool
 ) -> tuple[float, float]:
     """The sum of the terms of a run of elements as total and rest."""
-    total, rest = np.float64(0.0), np.float64(0.0)
+    total, rest = ZERO, ZERO
     for p in range(values.size):
         value = working(-values[p] if negated else values[p])
         hi, lo = split(_term(value, working(maximum), inverse, inverse_rest, scaled), coarse)
@@ -95,7 +96,7 @@ def _sum_of_others(
     before, after = values[:place], values[place + 1 :]
     second = max(top_of(before, negated), top_of(after, negated))
     coarse = coarse_for(np.float64(_term(working(second), working(maximum), inverse, inverse_rest, scaled)))
-    total, rest = np.float64(0.0), np.float64(0.0)
+    total, rest = ZERO, ZERO
     for run in (before, after):
         for start in range(0, run.size, CHUNK):
             part, lost = _sum_run(run[start : start + CHUNK], maximum, inverse, inverse_rest, coarse, scaled, negated)
@@ -213,7 +214,7 @@ def _sum_weighted_run(
     scaled: bool,
     negated: bool,
 ) -> tuple[float, float]:
-    total, rest = np.float64(0.0), np.float64(0.0)
+    total, rest = ZERO, ZERO
     for p in range(g.size):
         gradient = working(g[p])
         if weighted:
@@ -245,7 +246,7 @@ def sum_weighted(
     values, gradients = x.reshape(x.size), g.reshape(g.size)
     if inner == 1:
         maximum, coarse = state[MAXIMUM, 0], coarse_for(magnitude_of(gradients))
-        total, rest = np.float64(0.0), np.float64(0.0)
+        total, rest = ZERO, ZERO
         for start in range(0, n, CHUNK):
             part, lost = _sum_weighted_run(
                 values[start : start + CHUNK],
