@@ -236,6 +236,12 @@ def tables() -> dict[str, Table]:
     return result | curves()
 
 
+def tanh_shortfall(z: Real) -> Real:
+    """p of z = x^2 in tanh(x) = x - x z p."""
+    x = mp.sqrt(z)
+    return mp.mpf(1) / 3 - 2 * z / 15 if z < mp.mpf(10) ** -15 else (x - mp.tanh(x)) / (x * z)
+
+
 def curves() -> dict[str, Table]:
     """Tables that activations bring along, the same in every precision."""
     return {
@@ -246,6 +252,9 @@ def curves() -> dict[str, Table]:
             9,
             odd_weight(lambda t: 2 * mp.atanh(t / 2)),
             "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
+        ),
+        "SHRINK": Table(
+            tanh_shortfall, mp.mpf(0), mp.mpf(1), 15, relative(tanh_shortfall), "p in tanh(x) = x - x z p(z), z = x^2"
         ),
         "EXP_REST": Table(
             exp_remainder, mp.mpf(-1), mp.mpf(0), 11, relative(exp_remainder), "p in exp(x) = 1 + x + x^2 p(x)"

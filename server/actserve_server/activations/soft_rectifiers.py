@@ -9,7 +9,7 @@ import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary import LARGEST, decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
@@ -42,15 +42,20 @@ def log_of_more(e: float) -> float:
     return fma(t * z, polynomial(z, LOG_OF_MORE), t)
 
 
-# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo.
-# In the linear tail the exponential is divided by beta before it can underflow.
+# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo, and
+# 1/beta too, so that its product is rounded once. In the linear tail the exponential is divided before it can underflow.
 @kernel
 def _softplus(x: float, beta: float, threshold: float) -> float:
     hi, lo = two_product(beta, x)
+    inverse = 1.0 / beta
+    inverse_hi = working(inverse)
+    rest = working((inverse - inverse_hi) + fma(-inverse, beta, 1.0) / beta)
+    inverse_lo = rest if abs(inverse_hi) <= LARGEST else 0.0
     magnitude = -abs(hi)
     bent = magnitude > LINEAR_TAIL
-    decay = scaled_exp(1.0 if bent else 1.0 / working(beta), magnitude, -lo if hi > 0.0 else lo)
-    tail = log_of_more(decay) / working(beta) if bent else decay
+    decay = scaled_exp(1.0 if bent else inverse_hi, magnitude, -lo if hi > 0.0 else lo)
+    growth = log_of_more(decay)
+    tail = fma(growth, inverse_hi, growth * inverse_lo) if bent else decay
     exact = (x if hi > 0.0 else 0.0) + tail
     return x if (hi - working(threshold)) + lo > 0.0 else exact
 
@@ -133,21 +138,21 @@ LOG_SIGMOID = Activation(
 )
 
 
-# The exponential of half of x: its square is exp(x), which may have underflowed where its root has not.
+# In the linear tail the root of exp(x) is the exponential of half of x, which has not underflowed where exp(x) has.
 @kernel
 def _sqrt_softplus(x: float) -> float:
-    half = decay_sum(-0.5 * abs(x), 0.0)
-    root = sqrt(max(x, 0.0) + log_of_more(half * half))
-    return half if x < LINEAR_TAIL else root
+    straight = x < LINEAR_TAIL
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
+    return decay if straight else sqrt(max(x, 0.0) + log_of_more(decay))
 
 
 @kernel
 def _sqrt_softplus_slope(x: float) -> float:
-    half = decay_sum(-0.5 * abs(x), 0.0)
-    decay = half * half
+    straight = x < LINEAR_TAIL
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
     root = sqrt(max(x, 0.0) + log_of_more(decay))
     share = (1.0 if x > 0.0 else decay) / ((1.0 + decay) * root)
-    return 0.5 * (half if x < LINEAR_TAIL else share)
+    return 0.5 * (decay if straight else share)
 
 
 SQRT_SOFTPLUS = Activation(
