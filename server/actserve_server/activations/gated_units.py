@@ -18,7 +18,7 @@ from actserve_server.activations.gated_by_x import (
     silu_times,
 )
 from actserve_server.activations.spec import GatedActivation, Library, Parameter, Traits, kernel, word
-from actserve_server.elementary import LARGEST, decayed, exp_sum, expm1, scaled_exp, working
+from actserve_server.elementary import LARGEST, decayed, exp_sum, expm1, working
 
 __all__ = ["BILINEAR", "GEGLU", "GEGLU_QUICK", "GEGLU_TANH", "GLU", "REGLU", "SEGLU", "SWIGLU", "SWIGLU_OAI"]
 
@@ -364,7 +364,7 @@ def _seglu(u: float, v: float) -> float:
 
 @kernel
 def _seglu_u(u: float, v: float) -> float:
-    left = _grown(scaled_exp(SELU_FLOOR * _shrunk(v), min(u, 0.0), 0.0), v)
+    left = _grown(decayed(SELU_FLOOR * _shrunk(v), min(u, 0.0), 0.0), v)
     return SELU_GAMMA * v if u > 0.0 else left
 
 
