@@ -29,7 +29,7 @@ demo: $(READY)  ## train a small network on real digits, every activation comput
 	$(BIN)/actserve demo --output out/demo.png
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client
 	$(BENCH)/bin/python -m pytest tests/others

@@ -13,7 +13,7 @@ from typing import Any
 import ml_dtypes
 import mpmath as mp
 from actserve_server.activations.formula import DIGITS, Real, compiled, gradient, names, parameters, value
-from actserve_server.activations.spec import AxisActivation, GatedActivation
+from actserve_server.activations.spec import AxisActivation, GatedActivation, ParameterGradient
 
 __all__ = [
     "DIGITS",
@@ -21,6 +21,7 @@ __all__ = [
     "gate",
     "gradient",
     "parameters",
+    "slice_gradient",
     "slice_jacobian",
     "slice_values",
     "ulp",
@@ -35,21 +36,36 @@ def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *
         return mp.mpf(eval(compiled(formula), names(record, params) | {"u": mp.mpf(u), "v": mp.mpf(v)}))
 
 
-def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[Real]:
-    """All elements of the result for one slice of finite numbers and -inf."""
+def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> list[Real]:
+    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too."""
     with mp.workdps(DIGITS):
-        code = compile(record.formula, record.name, "eval")
-        known = names(record, params) | {"x": [mp.mpf(v) for v in x]}
-        return [mp.mpf(eval(code, known | {"i": i})) for i in range(len(x))]
+        known = names(record, params) | others | {"x": [mp.mpf(v) for v in x]}
+        return [mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x))]
 
 
-def slice_jacobian(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[list[Real]]:
+def slice_jacobian(
+    record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any
+) -> list[list[Real]]:
     """dy_i/dx_k for all i, k of one slice."""
+    every = range(len(x))
     with mp.workdps(DIGITS):
-        code = compile(record.derivative_formula, record.name, "eval")
-        results = slice_values(record, x, params)
-        known = names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
-        return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in range(len(x))] for i in range(len(x))]
+        known = _slice_names(record, x, params, **others) | others
+        code = compiled(record.derivative_formula)
+        return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every] for i in every]
+
+
+def slice_gradient(
+    record: AxisActivation, of: ParameterGradient, x: Sequence[float], params: Sequence[float]
+) -> list[Real]:
+    """dy_i/dparameter for all i of one slice."""
+    with mp.workdps(DIGITS):
+        known = _slice_names(record, x, params)
+        return [mp.mpf(eval(compiled(of.formula), known | {"i": i})) for i in range(len(x))]
+
+
+def _slice_names(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> dict[str, Any]:
+    results = slice_values(record, x, params, **others)
+    return names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
 
 
 def ulp(exact: Real, dtype: Any) -> Real:

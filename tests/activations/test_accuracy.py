@@ -21,7 +21,7 @@ from actserve_server.modes.evaluate import fits_single
 
 ELEMENTWISE = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
 DTYPES = [np.float32, np.float64]
-COUNT = int(os.environ.get("ACCURACY_POINTS", "24"))
+COUNT = int(os.environ.get("ACCURACY_POINTS", "8"))
 """How many points are taken of each kind; `make accuracy` takes more."""
 
 

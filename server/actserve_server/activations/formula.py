@@ -50,6 +50,39 @@ _NAMES: dict[str, Any] = {
 _NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
 
 
+@functools.cache
+def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
+    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2, else to 60 digits."""
+    h = sorted(((alpha - 1) * v for v in x if not mp.isinf(v)), reverse=True)
+    if alpha in (2, 1.5):
+        for count in range(len(h), 0, -1):
+            mean = mp.fsum(h[:count]) / count
+            if alpha == 2:
+                tau = mean - mp.mpf(1) / count
+            else:
+                spread = (1 - mp.fsum((v - mean) ** 2 for v in h[:count])) / count
+                if spread < 0:
+                    continue
+                tau = mean - mp.sqrt(spread)
+            if h[count - 1] > tau:
+                return tau
+    with mp.workdps(90):
+        top = h[0]
+        below = [v - top for v in h]
+        low, high = mp.mpf(-1), mp.mpf(0)
+        for _ in range(230):
+            middle = (low + high) / 2
+            over = mp.fsum((v - middle) ** (1 / (alpha - 1)) for v in below if v > middle) > 1
+            low, high = (middle, high) if over else (low, middle)
+    return top + low
+
+
+_NAMES |= {
+    "sparsemax_threshold": lambda x: _entmax_threshold(tuple(x), mp.mpf(2)),
+    "entmax_threshold": lambda x, alpha: _entmax_threshold(tuple(x), mp.mpf(alpha)),
+}
+
+
 def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
     """What a kernel is given: every parameter in order, words as their index, a seed as two numbers, no axis."""
     given = given or {}
