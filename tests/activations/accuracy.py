@@ -71,7 +71,10 @@ def zeros(record: Activation, operation: str, params: tuple[float, ...]) -> Arra
     values = run(record, operation, FORMS[2], grid, params)
     with np.errstate(invalid="ignore"):
         places = np.flatnonzero(values[:-1] * values[1:] < 0)
-    found = [_bisect(lambda x: run(record, operation, FORMS[2], np.array([x]), params)[0], grid[k], grid[k + 1]) for k in places]
+    found = [
+        _bisect(lambda x: run(record, operation, FORMS[2], np.array([x]), params)[0], grid[k], grid[k + 1])
+        for k in places
+    ]
     return np.array([x for x in found if abs(x) > 1e-6])
 
 
@@ -108,7 +111,8 @@ def points(record: Activation, operation: str, params: tuple[float, ...], count:
             * 2.0 ** generator.uniform(information.minexp - information.nmant, information.maxexp - 1, count),
             generator.choice([-1, 1], count) * 2.0 ** generator.uniform(-30, 12, count),
             np.array(corners),
-            generator.choice(corners, count // 2) * (1 + generator.choice([-1, 1], count // 2) * 10 ** generator.uniform(-15, -1, count // 2)),
+            generator.choice(corners, count // 2)
+            * (1 + generator.choice([-1, 1], count // 2) * 10 ** generator.uniform(-15, -1, count // 2)),
         ]
         roots = zeros(record, operation, params)
         if roots.size:
@@ -150,5 +154,7 @@ def worst(
         if not subnormal and error > most:
             most, at = error, argument
         if not error <= (max(limit, 1.0) if subnormal else limit):
-            failures.append(f"{record.name} {operation} {form.name} at {argument!r}: {result!r}, exactly {mp.nstr(exact, 20)}, {error:.3g} ULP")
+            failures.append(
+                f"{record.name} {operation} {form.name} at {argument!r}: {result!r}, exactly {mp.nstr(exact, 20)}, {error:.3g} ULP"
+            )
     return Worst(most, at, tuple(failures))

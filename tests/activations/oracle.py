@@ -54,6 +54,39 @@ _NAMES: dict[str, Any] = {
 _NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
 
 
+@functools.cache
+def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
+    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2, else to 60 digits."""
+    h = sorted(((alpha - 1) * v for v in x if not mp.isinf(v)), reverse=True)
+    if alpha in (2, 1.5):
+        for count in range(len(h), 0, -1):
+            mean = mp.fsum(h[:count]) / count
+            if alpha == 2:
+                tau = mean - mp.mpf(1) / count
+            else:
+                spread = (1 - mp.fsum((v - mean) ** 2 for v in h[:count])) / count
+                if spread < 0:
+                    continue
+                tau = mean - mp.sqrt(spread)
+            if h[count - 1] > tau:
+                return tau
+    with mp.workdps(90):
+        top = h[0]
+        below = [v - top for v in h]
+        low, high = mp.mpf(-1), mp.mpf(0)
+        for _ in range(230):
+            middle = (low + high) / 2
+            over = mp.fsum((v - middle) ** (1 / (alpha - 1)) for v in below if v > middle) > 1
+            low, high = (middle, high) if over else (low, middle)
+    return top + low
+
+
+_NAMES |= {
+    "sparsemax_threshold": lambda x: _entmax_threshold(tuple(x), mp.mpf(2)),
+    "entmax_threshold": lambda x, alpha: _entmax_threshold(tuple(x), mp.mpf(alpha)),
+}
+
+
 def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
     """What a kernel is given: every parameter in order, words as their index, a seed as two numbers, no axis."""
     given = given or {}
@@ -137,21 +170,36 @@ def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *
         return mp.mpf(eval(_code(formula), _names(record, params) | {"u": mp.mpf(u), "v": mp.mpf(v)}))
 
 
-def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[Real]:
-    """All elements of the result for one slice of finite numbers and -inf."""
+def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> list[Real]:
+    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too."""
     with mp.workdps(DIGITS):
-        code = compile(record.formula, record.name, "eval")
-        names = _names(record, params) | {"x": [mp.mpf(v) for v in x]}
-        return [mp.mpf(eval(code, names | {"i": i})) for i in range(len(x))]
+        names = _names(record, params) | others | {"x": [mp.mpf(v) for v in x]}
+        return [mp.mpf(eval(_code(record.formula), names | {"i": i})) for i in range(len(x))]
 
 
-def slice_jacobian(record: AxisActivation, x: Sequence[float], params: Sequence[float]) -> list[list[Real]]:
+def slice_jacobian(
+    record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any
+) -> list[list[Real]]:
     """dy_i/dx_k for all i, k of one slice."""
+    every = range(len(x))
     with mp.workdps(DIGITS):
-        code = compile(record.derivative_formula, record.name, "eval")
-        results = slice_values(record, x, params)
-        names = _names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
-        return [[mp.mpf(eval(code, names | {"i": i, "k": k})) for k in range(len(x))] for i in range(len(x))]
+        names = _slice_names(record, x, params, **others) | others
+        code = _code(record.derivative_formula)
+        return [[mp.mpf(eval(code, names | {"i": i, "k": k})) for k in every] for i in every]
+
+
+def slice_gradient(
+    record: AxisActivation, of: ParameterGradient, x: Sequence[float], params: Sequence[float]
+) -> list[Real]:
+    """dy_i/dparameter for all i of one slice."""
+    with mp.workdps(DIGITS):
+        names = _slice_names(record, x, params)
+        return [mp.mpf(eval(_code(of.formula), names | {"i": i})) for i in range(len(x))]
+
+
+def _slice_names(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> dict[str, Any]:
+    results = slice_values(record, x, params, **others)
+    return _names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
 
 
 def ulp(exact: Real, dtype: Any) -> Real:

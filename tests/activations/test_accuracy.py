@@ -28,9 +28,7 @@ def _id(record: Activation, given: Mapping[str, Value]) -> str:
     return "-".join([record.name, *(f"{name}={value}" for name, value in given.items())])
 
 
-CASES = [
-    pytest.param(record, given, id=_id(record, given)) for record in ELEMENTWISE for given in ({}, *record.tried)
-]
+CASES = [pytest.param(record, given, id=_id(record, given)) for record in ELEMENTWISE for given in ({}, *record.tried)]
 EVERY = pytest.mark.parametrize("record", ELEMENTWISE, ids=lambda record: record.name)
 
 
@@ -68,9 +66,9 @@ def test_vjp_is_the_derivative_times_upstream_rounded_once(record: Activation, d
             assert result == np.dtype(dtype).type(expected)
             continue
         error = oracle.error_in_ulp(result, mp.mpf(expected), dtype)
-        assert error <= (0.502 if dtype is np.float32 else 8.0) or abs(result - expected) <= slack * abs(factor) + float(
-            oracle.ulp(mp.mpf(expected), dtype)
-        )
+        assert error <= (0.502 if dtype is np.float32 else 8.0) or abs(result - expected) <= slack * abs(
+            factor
+        ) + float(oracle.ulp(mp.mpf(expected), dtype))
 
 
 @pytest.mark.parametrize("operation", ["forward", "derivative"])

@@ -154,6 +154,8 @@ def _threshold(highs: Any, lows: Any, count: int, alpha: float) -> tuple[float, 
 def _above(hi: float, lo: float, tau: float, tau_rest: float) -> tuple[float, float]:
     """hi + lo - tau in two parts."""
     difference, lost = sum_pair(hi, -tau)
+    if not difference > -np.inf:
+        return difference, 0.0
     return sum_pair(difference, lost + (lo - tau_rest))
 
 
@@ -167,8 +169,8 @@ def _base(v: float, j: int, state: Any, alpha: float) -> tuple[float, float]:
 @kernel
 def _value(hi: float, lo: float, alpha: float) -> float:
     """The probability of an element whose h - tau is hi + lo."""
-    if hi <= 0.0:
-        return 0.0
+    if not hi > 0.0:
+        return 0.0 if hi <= 0.0 else hi
     if alpha == 2.0:
         return hi
     if alpha == 1.5:
@@ -180,8 +182,8 @@ def _value(hi: float, lo: float, alpha: float) -> float:
 @kernel
 def _slope(hi: float, lo: float, alpha: float) -> float:
     """That to the power of 2 - alpha, or 0 for 0."""
-    if hi <= 0.0:
-        return 0.0
+    if not hi > 0.0:
+        return 0.0 if hi <= 0.0 else hi
     if alpha == 2.0:
         return 1.0
     if alpha == 1.5:

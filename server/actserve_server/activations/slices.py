@@ -117,8 +117,8 @@ def place_of(places: Any, column: int, inner: int) -> int:
     """The place of a column's maximum in what `find_maxima` has found, or -1."""
     for lane in range(column, places.size, inner):
         if places[lane] >= 0.0:
-            row = int(places[lane])
-            return row * (places.size // inner) + lane // inner
+            place: int = int(places[lane]) * (places.size // inner) + lane // inner
+            return place
     return -1
 
 

@@ -54,7 +54,7 @@ __all__ = [
 # The rows of the states.
 MAXIMUM, OTHERS, INVERSE, LOG_TOTAL = 0, 1, 2, 3
 """m, T, 1/(1 + T), and of log-softmax log(1 + T). A masked slice has the inverse 0."""
-ZERO = Exact(0.0)
+ZERO: float = Exact(0.0)
 MEAN, TOTAL = 0, 0
 """Of the vector-Jacobian products: the mean of g weighted by the shares, or its sum."""
 
@@ -370,7 +370,8 @@ SOFTMAX = AxisActivation(
 def _log_softmax_reduce(x: Any, state: Any, masked: float) -> None:
     reduce_softmax(x, state, 1.0, 0.0, masked, False, False)
     for column in range(x.shape[1]):
-        state[LOG_TOTAL, column] = log1p(state[OTHERS, column])
+        others = state[OTHERS, column]
+        state[LOG_TOTAL, column] = log1p(working(others)) if others == others else np.nan
 
 
 @kernel
