@@ -94,9 +94,7 @@ def _truths(task: tuple[str, str, str, int]) -> list[Truth]:
         near = False
         # The sign is known well enough without many digits, and a zero further out than this has another neighbour.
         if 0 < abs(value) < 1 and abs(x) < 1e6 and not (abs(x) <= 0.25 and at_zero == 0):
-            left, right = (
-                oracle.value(record, x + step, params, derivative=derivative) for step in (-0.25, 0.25)
-            )
+            left, right = (oracle.value(record, x + step, params, derivative=derivative) for step in (-0.25, 0.25))
             near = left * right < 0
         found.append(Truth(value, bool(near)))
     return found

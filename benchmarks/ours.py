@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import inspect
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from actserve_server.activations import formula
 from actserve_server.activations.spec import Activation, AxisActivation, Record
-from actserve_server.kernels.compiler import load
+from actserve_server.kernels.threads import SOLO, Team
+from actserve_server.modes.base import Subject
+from actserve_server.modes.evaluate import evaluate
 
 Array = np.ndarray[Any, Any]
 
-BLOCK = 65_536
-"""Elements of a block of slices: what a state is computed of and its results are written of while it is in the cache."""
-
-_HAS_ACCURACY = "accuracy" in inspect.signature(load).parameters
+PIECE_BYTES = 1 << 20
+"""As the server computes: a chunk at a time; here into the caller's array, there into scratch memory."""
 
 
 def parameters(record: Record) -> tuple[float, ...]:
     """The defaults as kernels take them; raises TypeError where one must be given."""
-    found: list[float] = []
-    for p in record.parameters:
-        match p.kind:
-            case "axis":
-                continue
-            case "seed":
-                found += (0.0, 0.0)
-            case "word":
-                found.append(float(p.choices.index(str(p.default))))
-            case _:
-                found.append(float(p.default))  # type: ignore[arg-type]
-    return tuple(found)
+    if any(p.default is None and not p.optional for p in record.parameters):
+        raise TypeError(f"{record.name} has a parameter without a default")
+    return formula.parameters(record)
 
 
-def _load(record: Record, operation: str, dtype: Any, accuracy: str) -> Callable[..., None]:
-    if _HAS_ACCURACY:
-        return load(record, operation, dtype, accuracy)  # type: ignore[call-arg]
-    if accuracy != "exact":
-        raise ValueError("there is one accuracy")
-    return load(record, operation, dtype)
+@functools.cache
+def _team(threads: int) -> Team:
+    return SOLO if threads == 1 else Team(threads)
 
 
 def ours(
@@ -50,48 +39,68 @@ def ours(
     >>> sigmoid = ours(find("sigmoid"), "forward", np.float32)
     >>> sigmoid(x, out)
     """
-    if threads != 1 or np.dtype(dtype) not in (np.float32, np.float64):
+    if not isinstance(record, (Activation, AxisActivation)):
         return None
     try:
-        if isinstance(record, Activation):
-            return _elementwise(record, operation, dtype, accuracy)
-        if isinstance(record, AxisActivation):
-            return _along_axis(record, operation, dtype, accuracy)
-    except (TypeError, ValueError):
+        params = parameters(record)
+    except TypeError:
         return None
-    return None
+    name = "vjp" if isinstance(record, AxisActivation) and operation == "derivative" else operation
+    return functools.partial(_run, record, name, np.dtype(dtype), accuracy, _team(threads), params)
 
 
-def _elementwise(record: Activation, operation: str, dtype: Any, accuracy: str) -> Callable[..., None]:
-    loop = _load(record, operation, dtype, accuracy)
-    params = parameters(record)
-    return lambda x, out: loop(x, out, params)
+def _run(
+    record: Record,
+    operation: str,
+    dtype: np.dtype[Any],
+    accuracy: str,
+    team: Team,
+    params: tuple[float, ...],
+    *arrays: Array,
+) -> None:
+    *inputs, out = arrays
+    pieces = _evaluation(record, operation, dtype, accuracy, team, params, out.shape)
+    flat = [array.reshape(-1) for array in inputs]
+    target = out.reshape(-1)
+    if isinstance(record, Activation):
+        pieces(0, *flat, out=target)
+        return
+    row = inputs[0].shape[-1]
+    step = max(PIECE_BYTES // (row * dtype.itemsize), 1) * row
+    for first in range(0, target.size, step):
+        pieces(first, *(array[first : first + step] for array in flat), out=target[first : first + step])
 
 
-def _along_axis(record: AxisActivation, operation: str, dtype: Any, accuracy: str) -> Callable[..., None]:
-    params = parameters(record)
-    reduce = _load(record, "reduce", dtype, accuracy)
-    if operation == "forward":
-        forward = _load(record, "forward", dtype, accuracy)
+@functools.lru_cache(256)
+def _evaluation(
+    record: Record,
+    operation: str,
+    dtype: np.dtype[Any],
+    accuracy: str,
+    team: Team,
+    params: tuple[float, ...],
+    shape: tuple[int, ...],
+) -> Callable[..., None]:
+    axis = len(shape) - 1 if isinstance(record, AxisActivation) else None
+    subject = Subject(
+        record=record,
+        parameters=params,
+        dtype=dtype,
+        shape=shape,
+        axis=axis,
+        piece_elements=PIECE_BYTES // dtype.itemsize,
+        result_length=shape[-1] if axis is not None else 0,
+        accuracy=accuracy,
+        team=team,
+    )
+    return _into(evaluate(subject, operation))
 
-        def run(x: Array, out: Array) -> None:
-            for at in range(0, len(x), max(1, BLOCK // x.shape[1])):
-                block = x[at : at + max(1, BLOCK // x.shape[1]), :, np.newaxis]
-                state = np.empty((len(block), record.state_size, 1))
-                reduce(block, state, params)
-                forward(block, 0, out[at : at + len(block)].reshape(-1), state, params)
 
-        return run
-    vjp_reduce, vjp = (_load(record, word, dtype, accuracy) for word in ("vjp_reduce", "vjp"))
+def _into(pieces: Any) -> Callable[..., None]:
+    """All pieces, computed where the caller wants them."""
 
-    def product(x: Array, g: Array, out: Array) -> None:
-        for at in range(0, len(x), max(1, BLOCK // x.shape[1])):
-            block = x[at : at + max(1, BLOCK // x.shape[1]), :, np.newaxis]
-            upstream = g[at : at + len(block), :, np.newaxis]
-            state = np.empty((len(block), record.state_size, 1))
-            sums = np.empty((len(block), record.vjp_state_size, 1))
-            reduce(block, state, params)
-            vjp_reduce(block, upstream, state, sums, params)
-            vjp(block, upstream, 0, out[at : at + len(block)].reshape(-1), state, sums, params)
+    def run(first: int, *inputs: Array, out: Array) -> None:
+        for _ in pieces(first, *inputs, into=out):
+            pass
 
-    return product
+    return run

@@ -233,7 +233,33 @@ def tables() -> dict[str, Table]:
         for name, table in tables_of_kind.items():
             rounding = to_float32 if kind == "FAST" else float
             result[f"{kind}_{name}"] = dataclasses.replace(table, rounding=rounding)
-    return result
+    return result | curves()
+
+
+def tanh_shortfall(z: Real) -> Real:
+    """p of z = x^2 in tanh(x) = x - x z p."""
+    x = mp.sqrt(z)
+    return mp.mpf(1) / 3 - 2 * z / 15 if z < mp.mpf(10) ** -15 else (x - mp.tanh(x)) / (x * z)
+
+
+def curves() -> dict[str, Table]:
+    """Tables that activations bring along, the same in every precision."""
+    return {
+        "LOG_OF_MORE": Table(
+            odd_remainder(lambda t: 2 * mp.atanh(t / 2), mp.mpf(1) / 12),
+            mp.mpf(0),
+            mp.mpf(4) / 9 * (1 + mp.mpf(2) ** -20),
+            9,
+            odd_weight(lambda t: 2 * mp.atanh(t / 2)),
+            "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
+        ),
+        "SHRINK": Table(
+            tanh_shortfall, mp.mpf(0), mp.mpf(1), 15, relative(tanh_shortfall), "p in tanh(x) = x - x z p(z), z = x^2"
+        ),
+        "EXP_REST": Table(
+            exp_remainder, mp.mpf(-1), mp.mpf(0), 11, relative(exp_remainder), "p in exp(x) = 1 + x + x^2 p(x)"
+        ),
+    }
 
 
 def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> list[float]:
@@ -319,6 +345,8 @@ def constants() -> dict[str, list[float]]:
         "FAST_HALF_PI": parts(mp.pi / 2, to_float32, 3),
         "SILU_ROOT": parts(SILU_ROOT),
         "GELU_ROOT": parts(GELU_ROOT),
+        "ELISH_ROOT": parts(mp.log(mp.sqrt(2) - 1)),
+        "HARD_ELISH_ROOT": parts(mp.findroot(lambda x: mp.exp(x) * (x + 2) - 1, -0.44)),
     }
 
 

@@ -76,9 +76,11 @@ def line(record: Record) -> tuple[list[float], list[float], list[float]] | None:
             [float(oracle.slice_jacobian(record, pair, params)[0][0]) for pair in pairs],
         )
     if isinstance(record, GatedActivation):
-        return xs, [float(oracle.gate(record, x, 1.0, params)) for x in xs], [
-            float(oracle.gate(record, x, 1.0, params, partial="u")) for x in xs
-        ]
+        return (
+            xs,
+            [float(oracle.gate(record, x, 1.0, params)) for x in xs],
+            [float(oracle.gate(record, x, 1.0, params, partial="u")) for x in xs],
+        )
     return None
 
 
@@ -230,7 +232,6 @@ def page(curves: set[str]) -> str:
 
 
 def files() -> dict[Path, str]:
-    oracle.DIGITS = 40  # a picture shows three of them
     drawn = {record.name: line(record) for record in CATALOGUE}
     content = {CURVES / f"{name}.svg": picture(*curve) for name, curve in drawn.items() if curve is not None}
     return content | {PAGE: page({name for name, curve in drawn.items() if curve is not None})}

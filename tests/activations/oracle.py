@@ -11,47 +11,23 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_dtypes
 import mpmath as mp
-import numpy as np
-from actserve_server.activations.spec import (
-    Activation,
-    AxisActivation,
-    GatedActivation,
-    Parameter,
-    ParameterGradient,
-    Record,
-)
+from actserve_server.activations.formula import DIGITS, Real, compiled, gradient, names, parameters, value
+from actserve_server.activations.spec import AxisActivation, GatedActivation, ParameterGradient
 
-Real = Any  # mpmath ships no types
-
-DIGITS = 450
-"""Enough that 1 + exp(-745) still knows its second term, and that its difference from 1 has a hundred digits left."""
-
-
-def _erfc(x: Real) -> Real:
-    """erfc, and its limit where mpmath would work for very long on a result that no float64 can tell from it."""
-    return mp.erfc(x) if abs(x) < 3000 else mp.mpf(1 - mp.sign(x))
-
-
-def _erf(x: Real) -> Real:
-    return mp.erf(x) if abs(x) < 3000 else mp.mpf(mp.sign(x))
-
-
-def _tanh(x: Real) -> Real:
-    """tanh, and its limit where its distance from it has more digits than are carried."""
-    return mp.tanh(x) if abs(x) < 3000 else mp.sign(x)
-
-
-def _cosh(x: Real) -> Real:
-    """cosh, and infinity where its reciprocal is as good as 0 beside any float64."""
-    return mp.cosh(x) if abs(x) < 1e6 else mp.inf
-
-
-_NAMES: dict[str, Any] = {
-    name: getattr(mp, name)
-    for name in ("atan", "cos", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt")
-}
-_NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
+__all__ = [
+    "DIGITS",
+    "error_in_ulp",
+    "gate",
+    "gradient",
+    "parameters",
+    "slice_gradient",
+    "slice_jacobian",
+    "slice_values",
+    "ulp",
+    "value",
+]
 
 
 @functools.cache
@@ -81,100 +57,24 @@ def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
     return top + low
 
 
-_NAMES |= {
+_THRESHOLDS = {
     "sparsemax_threshold": lambda x: _entmax_threshold(tuple(x), mp.mpf(2)),
     "entmax_threshold": lambda x, alpha: _entmax_threshold(tuple(x), mp.mpf(alpha)),
 }
-
-
-def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
-    """What a kernel is given: every parameter in order, words as their index, a seed as two numbers, no axis."""
-    given = given or {}
-    return tuple(n for p in record.parameters for n in _numbers(p, given.get(p.name, p.default)))
-
-
-def _numbers(parameter: Parameter, value: Any) -> tuple[float, ...]:
-    match parameter.kind:
-        case "axis":
-            return ()
-        case "word":
-            return (float(parameter.choices.index(value)),)
-        case "seed":
-            return (float((value or 0) >> 32), float((value or 0) & 0xFFFFFFFF))
-    return (math.nan,) if value is None else (float(value),)
-
-
-def _names(record: Record, values: Sequence[float]) -> dict[str, Any]:
-    """What a formula may name: the functions, and the parameters but for axes and seeds."""
-    names = dict(_NAMES)
-    remaining = iter(values)
-    for parameter in record.parameters:
-        match parameter.kind:
-            case "axis":
-                continue
-            case "word":
-                names[parameter.name] = parameter.choices[int(next(remaining))]
-            case "integer":
-                names[parameter.name] = int(next(remaining))
-            case "seed":
-                next(remaining), next(remaining)
-            case _:
-                names[parameter.name] = mp.mpf(next(remaining))
-    return names
-
-
-def value(record: Activation, x: float | Real, params: Sequence[float] = (), *, derivative: bool = False) -> Real:
-    """f(x), or f'(x), at a finite number: right to 35 digits for a float, to nearly DIGITS for a number of mpmath."""
-    return _value(record, record.derivative_formula if derivative else record.formula, x, tuple(params))
-
-
-def gradient(record: Activation, of: ParameterGradient, x: float, params: Sequence[float]) -> Real:
-    """df/dparameter at a finite number."""
-    return _value(record, of.formula, x, tuple(params))
-
-
-@functools.cache
-def _value(record: Activation, formula: str, x: float | Real, params: tuple[float, ...]) -> Real:
-    """As many digits are carried as a float needs.
-
-    What a formula cancels it cancels against exp of at most about x^2, or against a power of a small x; so many digits and
-    40 more are carried, and where half as many again say otherwise, or the result is nothing, all are.
-    """
-    code = _code(formula)
-
-    def at(digits: int) -> Real:
-        with mp.workdps(digits):
-            return mp.mpf(eval(code, _names(record, params) | {"x": mp.mpf(x)}))
-
-    if isinstance(x, float):
-        magnitude = abs(x)
-        loss = min(magnitude, 40.0) ** 2 * 0.87 + (3 * max(0.0, -math.log10(magnitude)) if magnitude else 0.0)
-        digits = int(40 + loss + max(0.0, math.log10(magnitude) if magnitude else 0.0))
-        if digits < DIGITS / 3:
-            first, second = at(digits), at(digits + digits // 2)
-            with mp.workdps(DIGITS):
-                if second != 0 and abs(first - second) <= abs(second) * mp.mpf(10) ** -35:
-                    return second
-    return at(DIGITS)
-
-
-@functools.cache
-def _code(formula: str) -> Any:
-    return compile(formula, "formula", "eval")
 
 
 def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *, partial: str = "") -> Real:
     """The value of a gated unit at finite numbers, or its partial derivative with respect to "u" or "v"."""
     formula = {"": record.formula, "u": record.u_formula, "v": record.v_formula}[partial]
     with mp.workdps(DIGITS):
-        return mp.mpf(eval(_code(formula), _names(record, params) | {"u": mp.mpf(u), "v": mp.mpf(v)}))
+        return mp.mpf(eval(compiled(formula), names(record, params) | {"u": mp.mpf(u), "v": mp.mpf(v)}))
 
 
 def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> list[Real]:
-    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too."""
+    """All elements of the result for one slice of finite numbers and masks; without noise, unless `others` gives it."""
     with mp.workdps(DIGITS):
-        names = _names(record, params) | others | {"x": [mp.mpf(v) for v in x]}
-        return [mp.mpf(eval(_code(record.formula), names | {"i": i})) for i in range(len(x))]
+        known = _known(record, x, params, others)
+        return [mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x))]
 
 
 def slice_jacobian(
@@ -182,29 +82,34 @@ def slice_jacobian(
 ) -> list[list[Real]]:
     """dy_i/dx_k for all i, k of one slice."""
     every = range(len(x))
+    results = slice_values(record, x, params, **others)
     with mp.workdps(DIGITS):
-        names = _slice_names(record, x, params, **others) | others
-        code = _code(record.derivative_formula)
-        return [[mp.mpf(eval(code, names | {"i": i, "k": k})) for k in every] for i in every]
+        known = _known(record, x, params, others) | {record.name: lambda _, i: results[i]}
+        code = compiled(record.derivative_formula)
+        return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every] for i in every]
 
 
 def slice_gradient(
     record: AxisActivation, of: ParameterGradient, x: Sequence[float], params: Sequence[float]
 ) -> list[Real]:
     """dy_i/dparameter for all i of one slice."""
+    results = slice_values(record, x, params)
     with mp.workdps(DIGITS):
-        names = _slice_names(record, x, params)
-        return [mp.mpf(eval(_code(of.formula), names | {"i": i})) for i in range(len(x))]
+        known = _known(record, x, params, {}) | {record.name: lambda _, i: results[i]}
+        return [mp.mpf(eval(compiled(of.formula), known | {"i": i})) for i in range(len(x))]
 
 
-def _slice_names(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> dict[str, Any]:
-    results = slice_values(record, x, params, **others)
-    return _names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
+def _known(
+    record: AxisActivation, x: Sequence[float], params: Sequence[float], others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the formulas of a record along an axis may name."""
+    noise = {"noise": [0] * len(x)}
+    return names(record, params) | _THRESHOLDS | noise | dict(others) | {"x": [mp.mpf(v) for v in x]}
 
 
 def ulp(exact: Real, dtype: Any) -> Real:
     """The unit in the last place of the binade that a number lies in; below the normal ones, the smallest subnormal."""
-    information = np.finfo(dtype)
+    information = ml_dtypes.finfo(dtype)
     if exact == 0:
         return mp.mpf(float(information.smallest_subnormal))
     exponent = max(mp.frexp(exact)[1] - 1, int(information.minexp))
@@ -217,7 +122,7 @@ def error_in_ulp(result: float, exact: Real, dtype: Any) -> float:
     >>> error_in_ulp(1.0, mp.mpf(1) + mp.mpf(2) ** -53, np.float64)
     0.5
     """
-    largest = np.finfo(dtype).max
+    largest = ml_dtypes.finfo(dtype).max
     with mp.workdps(DIGITS):
         if math.isinf(result):
             limit = mp.mpf(float(largest)) + ulp(mp.mpf(float(largest)), dtype) / 2

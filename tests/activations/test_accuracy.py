@@ -17,6 +17,7 @@ from actserve_server.activations.catalogue import CATALOGUE
 from actserve_server.activations.spec import Activation, Value
 from actserve_server.kernels.compiler import load
 from actserve_server.kernels.forms import SIXTEEN_BITS
+from actserve_server.modes.evaluate import fits_single
 
 ELEMENTWISE = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
 DTYPES = [np.float32, np.float64]
@@ -46,6 +47,8 @@ def test_kernel_is_the_formula(record: Activation, given: dict[str, Value], oper
     roots = accuracy.zeros(record, operation, params)
     failures: list[str] = []
     for form in accuracy.FORMS:
+        if form.name == "fast" and not all(map(fits_single, params)):
+            continue  # then the exact kernel answers
         x = np.concatenate([single, double]) if form.name == "float64" else single
         failures += accuracy.worst(record, operation, form, x, params, roots).failures
     assert not failures, f"{len(failures)} of them: " + "\n".join(failures[:8])
@@ -63,7 +66,8 @@ def test_vjp_is_the_derivative_times_upstream_rounded_once(record: Activation, d
     slack = accuracy.FLOAT32_NEAR_ZERO if dtype is np.float32 else accuracy.FLOAT64_NEAR_ZERO
     for result, expected, factor in zip(out.tolist(), wide.tolist(), upstream.tolist(), strict=True):
         if math.isinf(result) or math.isinf(expected):
-            assert result == np.dtype(dtype).type(expected)
+            with np.errstate(over="ignore"):
+                assert result == np.dtype(dtype).type(expected)
             continue
         error = oracle.error_in_ulp(result, mp.mpf(expected), dtype)
         assert error <= (0.502 if dtype is np.float32 else 8.0) or abs(result - expected) <= slack * abs(
@@ -90,12 +94,14 @@ def test_sixteen_bits_are_rounded_correctly(
 
 @pytest.mark.parametrize(("record", "given"), CASES)
 def test_derivative_formula_is_the_derivative(record: Activation, given: dict[str, Value]) -> None:
+    if given.get("ste", "zero") != "zero":
+        pytest.skip("a straight-through derivative is none")
     params = oracle.parameters(record, given)
     for x in (-17.3, -4.1, -1.1, -0.2, 0.3, 0.9, 2.7, 6.1, 30.5):
         with mp.workdps(oracle.DIGITS):
             step = mp.mpf(10) ** -60
             rise = oracle.value(record, mp.mpf(x) + step, params) - oracle.value(record, mp.mpf(x) - step, params)
-            slope = oracle.value(record, x, params, derivative=True)
+            slope = oracle.value(record, mp.mpf(x), params, derivative=True)
             assert abs(rise / (2 * step) - slope) <= mp.mpf(10) ** -80 * max(1, abs(slope)), x
 
 
@@ -107,7 +113,7 @@ def test_parameter_gradients_are_the_derivatives(record: Activation) -> None:
     for gradient in record.gradients:
         place = names.index(gradient.parameter)
         for x in (-4.1, -1.1, -0.2, 0.3, 0.9, 2.7):
-            exact = oracle.gradient(record, gradient, x, params)
+            exact = oracle.gradient(record, gradient, mp.mpf(x), params)
             argument, g = np.array([x]), np.ones(1)
             out = np.empty(1)
             load(record, f"gradient_{gradient.parameter}", np.float64)(argument, g, out, params)
@@ -153,11 +159,13 @@ def test_nan_stays_nan_and_alone(record: Activation, operation: str, form: accur
 @pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)
 @EVERY
 def test_signed_zeros(record: Activation, form: accuracy.Form) -> None:
-    """f(-0.0) is -0.0 where f passes through 0 with a slope, and +0.0 where it is 0 on the left or touches it."""
+    """f(-0.0) is -0.0 where f is odd around 0, and +0.0 where it is 0 on the left or touches it."""
     results = accuracy.run(record, "forward", form, np.array([0.0, -0.0], form.dtype), oracle.parameters(record))
     if results[0] == 0:
-        just_left = oracle.value(record, -(2.0**-60), oracle.parameters(record))
-        np.testing.assert_array_equal(np.signbit(results), [False, just_left < 0])
+        left, right = (oracle.value(record, x, oracle.parameters(record)) for x in (-(2.0**-60), 2.0**-60))
+        assert not np.signbit(results[0])
+        if left == -right or left >= 0:
+            assert np.signbit(results[1]) == (left == -right)
 
 
 @pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)

@@ -141,6 +141,12 @@ def exp_arguments(precision: Precision) -> tuple[Array, ...]:
     return hi, rests(hi, precision)
 
 
+def decays(precision: Precision) -> tuple[Array, ...]:
+    hi = exponents(precision)
+    hi = hi[hi <= 0]
+    return hi, rests(hi, precision)
+
+
 def scaled_arguments(precision: Precision) -> tuple[Array, ...]:
     hi = -np.concatenate([spread(1e-5, 1400 if precision is WIDE else 190, precision, 200)] * 2)
     largest = 1e300 if precision is WIDE else 1e30
@@ -242,7 +248,9 @@ def gelu_slope(x: Real) -> Real:
 CASES = (
     Case("exp", mp.exp, lambda precision: (exponents(precision),), fast=1.0),
     Case("exp_sum", lambda hi, lo: mp.exp(hi + lo), exp_arguments, fast=1.0),
+    Case("decay_sum", lambda hi, lo: mp.exp(hi + lo), decays),
     Case("scaled_exp", lambda y, hi, lo: y * mp.exp(hi + lo), scaled_arguments, fast=1.5),
+    Case("decayed", lambda y, hi, lo: y * mp.exp(hi + lo), scaled_arguments, fast=1.5),
     Case("expm1", mp.expm1, lambda precision: (exponents(precision),), wide=1.5, fast=1.5, narrow=12),
     Case("log1p", mp.log1p, above_minus_one, fast=1.3),
     Case("log", mp.log, positive),

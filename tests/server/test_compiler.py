@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from actserve_server.activations.catalogue import find
+from actserve_server.activations.catalogue import CATALOGUE, find
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record, Traits
 from actserve_server.elementary.source import kernel
 from actserve_server.kernels import build, cold, compiler, target
@@ -309,22 +309,42 @@ def test_a_state_of_another_width_is_refused() -> None:
 # ---- machine code --------------------------------------------------------------------------------------------------
 
 
-def machine_code(record: Record, operation: str, dtype: np.dtype[Any]) -> str:
+def machine_code(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "exact") -> str:
     """The assembly of a loop, without what unpacks its arguments."""
-    result = build.translate(build.unit_of(record, operation, dtype))
+    result = build.translate(build.unit_of(record, operation, dtype, accuracy))
     text: str = result.library.get_asm_str()
     begin = text.index(f"\n{result.fndesc.llvm_func_name}:")
     return text[begin : text.index(".Lfunc_end", begin)]
 
 
+VECTORIZED = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
+
+
 @pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
-@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("operation", ["forward", "derivative"])
+@pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
+def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, operation: str) -> None:
+    code = machine_code(record, operation, F32)
+    assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", code)
+    assert not re.search(r"\bcallq?\s", code)
+
+
+@pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
+@pytest.mark.parametrize("operation", ["forward", "derivative"])
+@pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
+def test_a_fast_loop_computes_in_single_precision_alone(record: Record, operation: str) -> None:
+    code = machine_code(record, operation, F32, "fast")
+    assert re.search(r"\bv(?!mov)\w+ps\s.*%ymm", code)
+    assert not re.search(r"\bv(add|sub|mul|div|fn?m(add|sub)\w*|cvtps2)pd\s.*%ymm", code)
+
+
+@pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
 @pytest.mark.parametrize(("name", "operation"), [("relu", "forward"), ("gelu", "derivative"), ("sigmoid", "vjp")])
-def test_an_elementwise_loop_is_vectorized_and_calls_nothing(name: str, operation: str, dtype: np.dtype[Any]) -> None:
+def test_loops_of_float64_and_of_products_are_vectorized_too(name: str, operation: str) -> None:
     record = find(name)
     assert record is not None
-    code = machine_code(record, operation, dtype)
-    assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", code)
+    code = machine_code(record, operation, F64)
+    assert re.search(r"\bv(?!mov)\w+pd\s.*%ymm", code)
     assert not re.search(r"\bcallq?\s", code)
 
 

@@ -241,8 +241,8 @@ HARD_SIGMOID = Activation(
 @kernel
 def _sparse_sigmoid(x: float) -> float:
     line = 0.5 * (x + 1.0)
-    low = line if line < 1.0 else 1.0
-    return low if low > 0.0 else 0.0
+    rising = line if x < 1.0 else 1.0
+    return rising if x > -1.0 else 0.0
 
 
 @kernel

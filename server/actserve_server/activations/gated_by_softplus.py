@@ -10,7 +10,7 @@ import math
 
 from actserve_server.activations.gated_by_x import SIGMOID_END
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import erf, exp_sum, fma, log1p, over_sum, scaled_exp
+from actserve_server.elementary import decayed, erf, exp_sum, fma, log1p, over_sum
 
 __all__ = ["LINEAR_TAIL", "LOGISH", "MISH", "SERF", "SMISH"]
 
@@ -29,7 +29,7 @@ def _mish(x: float) -> float:
     above = decay + 2.0 if x < 0.0 else fma(2.0, decay, 1.0)
     below = fma(decay, above, 2.0) if x < 0.0 else fma(2.0 * decay, decay, above)
     share = max(x, -SIGMOID_END) * (above / below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 # In powers of e, and not as the rule for quotients gives it: there, terms of 5 and 7 leave 1 around the zero.
@@ -44,7 +44,7 @@ def _mish_slope(x: float) -> float:
     right = fma(decay, fma(decay, fma(decay, first, second), 4.0), 1.0)
     below = fma(decay, decay + 2.0, 2.0) if x < 0.0 else fma(2.0 * decay, decay, fma(2.0, decay, 1.0))
     share = (left if x < 0.0 else right) / (below * below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 MISH = Activation(
@@ -55,7 +55,7 @@ MISH = Activation(
     derivative_formula="tanh(log1p(exp(x))) + x / (1 + exp(-x)) / cosh(log1p(exp(x)))**2",
     forward=_mish,
     derivative=_mish_slope,
-    range="[-0.308841, inf)",
+    range="[-0.308844, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For convolutional networks such as detectors of objects, where it often gains a little over Swish.",
@@ -81,7 +81,7 @@ def _smish(x: float) -> float:
     above = fma(3.0, decay, 2.0) if x < 0.0 else fma(2.0, decay, 3.0)
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = max(x, -SIGMOID_END) * (above / below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 @kernel
@@ -96,7 +96,7 @@ def _smish_slope(x: float) -> float:
     right = fma(decay, fma(decay, fma(decay, first, second), third), 15.0)
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = (left if x < 0.0 else right) / (below * below)
-    return scaled_exp(share, magnitude, 0.0) if x < 0.0 else share
+    return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
 SMISH = Activation(
@@ -108,7 +108,7 @@ SMISH = Activation(
     "+ x / cosh(log1p(1 / (1 + exp(-x))))**2 * exp(-x) / ((1 + exp(-x)) * (2 + exp(-x)))",
     forward=_smish,
     derivative=_smish_slope,
-    range="[-0.249991, inf)",
+    range="[-0.249994, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 0.6),
     advice="As a stand-in for Mish in small convolutional networks.",
@@ -122,7 +122,7 @@ def _logish(x: float) -> float:
     decay = exp_sum(magnitude, 0.0)
     bounded = max(x, -SIGMOID_END)
     value = bounded * log1p((decay if x < 0.0 else 1.0) / (1.0 + decay))
-    return scaled_exp(bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 @kernel
@@ -132,7 +132,7 @@ def _logish_slope(x: float) -> float:
     bounded = min(max(x, -SIGMOID_END), SIGMOID_END)
     turn = decay / fma(decay, fma(2.0, decay, 3.0) if x < 0.0 else 3.0 + decay, 1.0 if x < 0.0 else 2.0)
     value = fma(bounded, turn, log1p((decay if x < 0.0 else 1.0) / (1.0 + decay)))
-    return scaled_exp(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 LOGISH = Activation(
@@ -144,7 +144,7 @@ LOGISH = Activation(
     derivative_formula="log1p(1 / (1 + exp(-x))) + x * exp(-x) / ((1 + exp(-x)) * (2 + exp(-x)))",
     forward=_logish,
     derivative=_logish_slope,
-    range="[-0.252764, inf)",
+    range="[-0.252769, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, math.log(2.0)),
     advice="As a stand-in for Mish in convolutional networks, at about the price of two exponentials.",
@@ -165,7 +165,7 @@ def _softplus(x: float) -> float:
 def _serf(x: float) -> float:
     bounded = max(x, -SIGMOID_END)
     value = bounded * erf(_softplus(x))
-    return scaled_exp(TWO_OVER_SQRT_PI * bounded, -abs(x), 0.0) if x < LINEAR_TAIL else value
+    return decayed(TWO_OVER_SQRT_PI * bounded, -abs(x), 0.0) if x < LINEAR_TAIL else value
 
 
 @kernel
@@ -176,7 +176,7 @@ def _serf_slope(x: float) -> float:
     inner = _softplus(x)
     density = exp_sum(LOG_TWO_OVER_SQRT_PI - inner * inner, 0.0)
     value = fma(over_sum(bounded * (decay if x < 0.0 else 1.0), 1.0, decay), density, erf(inner))
-    return scaled_exp(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
+    return decayed(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
 
 
 SERF = Activation(
@@ -188,7 +188,7 @@ SERF = Activation(
     derivative_formula="erf(log1p(exp(x))) + x * 2 / sqrt(pi) * exp(-log1p(exp(x))**2) / (1 + exp(-x))",
     forward=_serf,
     derivative=_serf_slope,
-    range="[-0.348431, inf)",
+    range="[-0.348438, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 1.0),
     advice="As a stand-in for Mish; it costs more.",

@@ -16,7 +16,7 @@ from actserve_server.activations.gated_by_x import (
     gelu_parts,
 )
 from actserve_server.activations.spec import Activation, Traits, kernel
-from actserve_server.elementary import copysign, exp_sum, expm1, fma, scaled_exp
+from actserve_server.elementary import copysign, decayed, exp_sum, expm1, fma
 
 __all__ = ["LISHT", "PHISH", "TANH_EXP"]
 
@@ -34,7 +34,7 @@ def _tanh_exp(x: float) -> float:
     bounded = max(x, -SIGMOID_END)
     growth = expm1(2.0 * min(exp_sum(exponent, 0.0), TANH_END))
     value = bounded * (growth / (growth + 2.0))
-    return scaled_exp(bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+    return decayed(bounded, exponent, 0.0) if x < LINEAR_TAIL else value
 
 
 @kernel
@@ -45,7 +45,7 @@ def _tanh_exp_slope(x: float) -> float:
     growth = expm1(2.0 * inner)
     whole = growth + 2.0
     value = fma(growth, whole, 4.0 * bounded * inner * (growth + 1.0)) / (whole * whole)
-    return scaled_exp(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+    return decayed(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
 
 
 TANH_EXP = Activation(
@@ -100,23 +100,23 @@ LISHT = Activation(
 @kernel
 def _phish(x: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    inner = (x if x >= 0.0 else -0.0) - scaled_exp(a * tail, hi, lo)
+    inner = (x if x >= 0.0 else -0.0) - decayed(a * tail, hi, lo)
     growth = expm1(2.0 * min(inner, TANH_END))
     value = x * (growth / (growth + 2.0))
-    return scaled_exp(a * a * tail, hi, lo) if x < CUBIC_TAIL else value
+    return decayed(a * a * tail, hi, lo) if x < CUBIC_TAIL else value
 
 
 @kernel
 def _phish_slope(x: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    inner = (x if x >= 0.0 else -0.0) - scaled_exp(a * tail, hi, lo)
+    inner = (x if x >= 0.0 else -0.0) - decayed(a * tail, hi, lo)
     density_rest = fma(a, INVERSE_SQRT_2PI_LO, -tail)
-    value = scaled_exp(fma(a, INVERSE_SQRT_2PI_HI, density_rest), hi, lo)
+    value = decayed(fma(a, INVERSE_SQRT_2PI_HI, density_rest), hi, lo)
     slope = 1.0 + value if x >= 0.0 else -value
     growth = expm1(2.0 * min(inner, TANH_END))
     whole = growth + 2.0
     near = fma(growth, whole, 4.0 * min(x, TANH_END) * slope * (growth + 1.0)) / (whole * whole)
-    far = scaled_exp(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
+    far = decayed(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
     return far if x < CUBIC_TAIL else near
 
 

@@ -11,11 +11,11 @@ import math
 from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Traits, kernel
 from actserve_server.elementary import (
     LARGEST,
+    decayed,
     exp_sum,
     fma,
     gelu_slope_quotient,
     offset,
-    scaled_exp,
     scaled_normal_tail,
     silu_slope_quotient,
     two_product,
@@ -66,8 +66,10 @@ QUICKNESS = Exact(1.702)
 
 SIGMOID_END = 1500.0
 """Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
-TANH_FORM_END = 24.0
-"""Beyond it, 2u in GELU's form with tanh is so far from zero that its sigmoid is 0 or 1 in float64."""
+TANH_FORM_END = 28.0
+"""Beyond it, 2u in GELU's form with tanh is beyond SIGMOID_END."""
+NORMAL_END = 55.0
+"""Beyond it, the normal distribution's tail is 0 in float64, whatever finite number multiplies it."""
 
 
 # The exponential is asked for twice in the same words, so that its polynomial is computed once.
@@ -77,7 +79,7 @@ def sigmoid_times(y: float, hi: float, lo: float) -> float:
     magnitude = -abs(hi)
     rest = -lo if hi > 0.0 else lo
     share = y / (1.0 + exp_sum(magnitude, rest))
-    return share if hi >= 0.0 else scaled_exp(share, magnitude, rest)
+    return share if hi >= 0.0 else decayed(share, magnitude, rest)
 
 
 @kernel
@@ -92,7 +94,7 @@ def swish_slope_times(y: float, growth: float, growth_rest: float, hi: float, lo
     decay = exp_sum(magnitude, rest)
     share = y / ((1.0 + decay) * (1.0 + decay))
     right = fma(decay, 1.0 + growth, 1.0) * share
-    left = scaled_exp(((1.0 + growth) + (decay + growth_rest)) * share, magnitude, rest)
+    left = decayed(((1.0 + growth) + (decay + growth_rest)) * share, magnitude, rest)
     return right if hi >= 0.0 else left
 
 
@@ -196,7 +198,7 @@ QUICK_GELU = Activation(
     derivative_formula="(1 + exp(-1.702 * x) * (1 + 1.702 * x)) / (1 + exp(-1.702 * x))**2",
     forward=_quick_gelu,
     derivative=_quick_gelu_slope,
-    range="[-0.163596, inf)",
+    range="[-0.163611, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For models trained with it, such as CLIP; GELU itself is as good elsewhere.",
@@ -212,7 +214,7 @@ QUICK_GELU = Activation(
 @kernel
 def gelu_parts(x: float) -> tuple[float, float, float, float]:
     """a, R, hi, lo: |x|, made finite, and Phi(-a) = R exp(hi + lo)."""
-    a = min(abs(x), 40.0)
+    a = min(abs(x), NORMAL_END)
     hi = -0.5 * (a * a)
     return a, scaled_normal_tail(a), hi, fma(-0.5 * a, a, -hi)
 
@@ -221,7 +223,7 @@ def gelu_parts(x: float) -> tuple[float, float, float, float]:
 @kernel
 def gelu_times(x: float, y: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    return (x * y if x >= 0.0 else -0.0) - scaled_exp(a * tail * y, hi, lo)
+    return (x * y if x >= 0.0 else -0.0) - decayed(a * tail * y, hi, lo)
 
 
 # gelu'(-a) = R exp(-a^2/2) - a phi(a), and gelu'(a) = 1 - gelu'(-a).
@@ -229,7 +231,7 @@ def gelu_times(x: float, y: float) -> float:
 def gelu_slope_times(x: float, y: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
     excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
-    value = scaled_exp(excess * y, hi, lo)
+    value = decayed(excess * y, hi, lo)
     distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
     near_root = y * (distance * gelu_slope_quotient(distance))
     return near_root if abs(distance) < NEAR else (y + value if x >= 0.0 else -value)
@@ -253,7 +255,7 @@ GELU = Activation(
     derivative_formula="erfc(-x / sqrt(2)) / 2 + x * exp(-x**2 / 2) / sqrt(2 * pi)",
     forward=_gelu,
     derivative=_gelu_slope,
-    range="[-0.169971, inf)",
+    range="[-0.169972, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For transformers, whose usual choice it is; this is the exact form, not the approximation by tanh.",
@@ -320,7 +322,7 @@ GELU_TANH = Activation(
     "/ (1 + exp(-2 * sqrt(2 / pi) * (x + 0.044715 * x**3)))**2",
     forward=_gelu_tanh,
     derivative=_gelu_tanh_slope,
-    range="[-0.170029, inf)",
+    range="[-0.170041, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="left", smooth=True),
     limits=(-0.0, math.inf, 0.0, 1.0),
     advice="For models trained with it, such as GPT-2, BERT in JAX and Gemma; new ones may as well take GELU itself.",
@@ -347,7 +349,7 @@ def _clipped_gelu(x: float, min_val: float, max_val: float) -> float:
 @kernel
 def _clipped_gelu_slope(x: float, min_val: float, max_val: float) -> float:
     a, tail, hi, lo = gelu_parts(x)
-    loss = scaled_exp(a * tail, hi, lo)
+    loss = decayed(a * tail, hi, lo)
     positive = max(x, 0.0)
     above = positive - working(min_val) > loss
     below = positive - working(max_val) < loss
@@ -364,7 +366,7 @@ CLIPPED_GELU = Activation(
     "if min_val < x * erfc(-x / sqrt(2)) / 2 < max_val else 0",
     forward=_clipped_gelu,
     derivative=_clipped_gelu_slope,
-    range="[-0.169971, max_val]",
+    range="[-0.169972, max_val]",
     traits=Traits(monotonic=False, zero_centred=True, saturates="both", smooth=False),
     limits=(-0.0, 10.0, 0.0, 0.0),
     kinks=(10.0,),

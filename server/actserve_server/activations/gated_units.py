@@ -18,9 +18,9 @@ from actserve_server.activations.gated_by_x import (
     silu_times,
 )
 from actserve_server.activations.spec import GatedActivation, Library, Parameter, Traits, kernel, word
-from actserve_server.elementary import LARGEST, exp_sum, scaled_exp, working
+from actserve_server.elementary import LARGEST, decayed, exp_sum, expm1, working
 
-__all__ = ["BILINEAR", "GEGLU", "GEGLU_QUICK", "GEGLU_TANH", "GLU", "REGLU", "SWIGLU", "SWIGLU_OAI"]
+__all__ = ["BILINEAR", "GEGLU", "GEGLU_QUICK", "GEGLU_TANH", "GLU", "REGLU", "SEGLU", "SWIGLU", "SWIGLU_OAI"]
 
 ACTIVATED_MEANING = "Which half goes through the activation; the other is multiplied by the result."
 ACTIVATED = word("activated", ACTIVATED_MEANING, "first", "second")
@@ -36,8 +36,8 @@ BOTH_SIGNS = Traits(monotonic=False, zero_centred=True, saturates="no", smooth=T
 BOTH_SIGNS_WITH_CORNERS = Traits(monotonic=False, zero_centred=True, saturates="no", smooth=False)
 
 HEADROOM = 2.0**16
-"""The factor by which an activation may exceed its product with a sigmoid that is not 0: so the largest v are divided by it
-first."""
+"""The largest v are divided by it first, so that their product with u is finite: an activation's sigmoid, or the exponential
+in it, may make the whole small."""
 
 
 # An infinite v would meet a 0 on the way: it is made finite, and multiplied in at the end.
@@ -62,7 +62,7 @@ def _glu(u: float, v: float) -> float:
 def _glu_u(u: float, v: float) -> float:
     magnitude = -abs(u)
     whole = 1.0 + exp_sum(magnitude, 0.0)
-    return _grown(scaled_exp(_shrunk(v) / (whole * whole), magnitude, 0.0), v)
+    return _grown(decayed(_shrunk(v) / (whole * whole), magnitude, 0.0), v)
 
 
 @kernel
@@ -344,4 +344,47 @@ SWIGLU_OAI = GatedActivation(
     ),
     libraries=(Library("ggml", ("SWIGLU_OAI",)),),
     tried=({"alpha": 1.0, "limit": 2.5}, {"alpha": 0.0, "limit": 7.0}),
+)
+
+
+SELU_ALPHA = 1.6732632423543772
+SELU_GAMMA = 1.0507009873554805
+SELU_FLOOR = SELU_GAMMA * SELU_ALPHA
+
+
+@kernel
+def _selu_of(u: float) -> float:
+    return SELU_GAMMA * u if u >= 0.0 else SELU_FLOOR * expm1(min(u, 0.0))
+
+
+@kernel
+def _seglu(u: float, v: float) -> float:
+    return _selu_of(u) * v
+
+
+@kernel
+def _seglu_u(u: float, v: float) -> float:
+    left = _grown(decayed(SELU_FLOOR * _shrunk(v), min(u, 0.0), 0.0), v)
+    return SELU_GAMMA * v if u > 0.0 else left
+
+
+@kernel
+def _seglu_v(u: float, v: float) -> float:
+    return _selu_of(u)
+
+
+SEGLU = GatedActivation(
+    name="seglu",
+    summary="One half times the SELU of the other.",
+    reference=f"A variant after {SHAZEER}; SELU: Klambauer, Unterthiner, Mayr and Hochreiter, 2017, arXiv:1706.02515",
+    formula="1.0507009873554805 * (u if u > 0 else 1.6732632423543772 * expm1(u)) * v",
+    u_formula="1.0507009873554805 * (1 if u > 0 else 1.6732632423543772 * exp(u)) * v",
+    v_formula="1.0507009873554805 * (u if u > 0 else 1.6732632423543772 * expm1(u))",
+    forward=_seglu,
+    u_derivative=_seglu_u,
+    v_derivative=_seglu_v,
+    range="(-inf, inf)",
+    traits=BOTH_SIGNS_WITH_CORNERS,
+    advice="In self-normalizing networks, where the gate should keep the scale of what passes it.",
+    parameters=(ACTIVATED, LAYOUT),
 )

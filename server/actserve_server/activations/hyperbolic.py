@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.sigmoids import sech_of_sum
+from actserve_server.activations.sigmoids import sech_squared
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import copysign, exp, fma, quotient, tanh, two_product, working
+from actserve_server.elementary import copysign, decay_sum, fma, quotient, scaled_exp, tanh, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["SCALED_TANH", "SOFTCAP", "TANH_SHRINK"]
@@ -27,8 +27,10 @@ def _scaled_tanh(x: float, alpha: float, beta: float) -> float:
 @kernel
 def _scaled_tanh_slope(x: float, alpha: float, beta: float) -> float:
     hi, lo = two_product(beta, x if beta != 0.0 else 0.0)
-    root = sech_of_sum(hi, lo)
-    return working(alpha * beta) * root * root
+    magnitude = -2.0 * abs(hi)
+    rest = -2.0 * (lo if hi > 0.0 else -lo)
+    decay = scaled_exp(1.0, magnitude, rest)
+    return scaled_exp(working(4.0 * alpha * beta) / fma(decay, 2.0 + decay, 1.0), magnitude, rest)
 
 
 SCALED_TANH = Activation(
@@ -52,7 +54,7 @@ SCALED_TANH = Activation(
     tried=(
         {"alpha": 0.3, "beta": -2.5},
         {"alpha": 1e100, "beta": 1e-100},
-        {"alpha": 1e-200, "beta": 1e200},
+        {"alpha": 1e-30, "beta": 1e30},
     ),
 )
 
@@ -66,8 +68,7 @@ def _softcap(x: float, cap: float) -> float:
 @kernel
 def _softcap_slope(x: float, cap: float) -> float:
     hi, lo = quotient(x, cap)
-    root = sech_of_sum(hi, lo)
-    return root * root
+    return sech_squared(hi, lo)
 
 
 SOFTCAP = Activation(
@@ -85,25 +86,40 @@ SOFTCAP = Activation(
     advice="For logits before a softmax, so that none runs away: 30 for the output's and 50 for attention's in Gemma 2.",
     parameters=(Parameter(name="cap", meaning="What the result stays below.", default=30.0, low=0.0),),
     aliases=("logit_softcap", "logit_softcapping"),
-    tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-300}, {"cap": 1e300}),
+    tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-30}, {"cap": 1e30}),
 )
 
-# x cosh(x) - sinh(x) = x^3 times the sum of 2k x^(2k - 2)/(2k + 1)!, of which for |x| <= 5/4 eleven terms suffice.
-SHRINK = tuple(2.0 * k / math.factorial(2 * k + 1) for k in range(1, 12))
-CURVED = 1.25
+# p in tanh(x) = x - x z p(z), z = x^2, on [0.0, 1.0]: error 2^-53.08. Printed by
+# tools/fit_elementary.py SHRINK.
+SHRINK = (
+    0.3333333333333333,
+    -0.13333333333333092,
+    0.05396825396804674,
+    -0.021869488529139666,
+    0.00886323540474017,
+    -0.003592126680859629,
+    0.0014558247010901383,
+    -0.0005899793317774305,
+    0.00023895716069582672,
+    -9.64630045245541e-05,
+    3.838995065121829e-05,
+    -1.460650117919972e-05,
+    4.988037782876494e-06,
+    -1.3793192970260093e-06,
+    2.633484404882726e-07,
+    -2.516043726601646e-08,
+)
 
 
-# x - tanh(x) = (x cosh(x) - sinh(x))/cosh(x); where x > 1, also ((x - 1) + (x + 1) exp(-2x))/(1 + exp(-2x)), whose terms are
-# positive. Both have the same denominator but for a factor exp(-x), so that one division serves.
+# Where x > 1 it is ((x - 1) + (x + 1) exp(-2x))/(1 + exp(-2x)), whose terms are positive.
 @kernel
 def _tanh_shrink(x: float) -> float:
     magnitude = abs(x)
-    decay = exp(-magnitude)
-    square = decay * decay
+    decay = decay_sum(-2.0 * magnitude, 0.0)
     z = x * x
-    near = magnitude * (z * polynomial(z, SHRINK) * (2.0 * decay))
-    far = fma(square, min(magnitude, 1000.0) + 1.0, magnitude - 1.0)
-    return copysign((near if magnitude < CURVED else far) / (1.0 + square), x)
+    near = magnitude * (z * fma(z, polynomial(z, SHRINK[1:]), SHRINK[0]))
+    far = fma(decay, min(magnitude, 1000.0) + 1.0, magnitude - 1.0) / (1.0 + decay)
+    return copysign(near if magnitude < 1.0 else far, x)
 
 
 @kernel

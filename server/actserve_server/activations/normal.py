@@ -6,22 +6,32 @@ A square in an exponent is carried as hi + lo: to round it would cost as many un
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, erf, exp_sum, fma, quotient, scaled_exp, scaled_normal_tail, working
+from actserve_server.elementary import (
+    LARGEST,
+    decay_sum,
+    erf,
+    fma,
+    quotient,
+    scaled_exp,
+    scaled_normal_tail,
+    working,
+)
 
 __all__ = ["ERF", "GAUSSIAN", "LAPLACE"]
 
 INVERSE_SQRT_2PI = 0.3989422804014327
 TWO_OVER_SQRT_PI = 1.1283791670955126
 
-GONE = 40.0
-"""Beyond it exp(-x^2/2) is 0 in every precision."""
+GONE = 60.0
+"""Beyond it exp(-x^2/2) is 0, also when it is multiplied by any number that is not itself near the largest."""
+LAST_TAIL = 40.0
 
 
 @kernel
 def _gaussian(x: float) -> float:
     a = min(abs(x), GONE)
     hi = -(a * a)
-    return exp_sum(hi, -fma(a, a, hi))
+    return decay_sum(hi, -fma(a, a, hi))
 
 
 @kernel
@@ -56,8 +66,10 @@ def _standardized(x: float, mu: float, sigma: float) -> tuple[float, float]:
     difference = x - centre
     part = difference - x
     lost = ((x - (difference - part)) - (centre + part)) - working(mu - centre)
-    hi, lo = quotient(difference, sigma)
-    lo = fma(lost, min(1.0 / working(sigma), LARGEST), lo)
+    lost = lost if abs(difference) < LARGEST else 0.0
+    distance = difference + lost
+    hi, lo = quotient(distance, sigma)
+    lo = fma((difference - distance) + lost, min(1.0 / working(sigma), LARGEST), lo)
     return max(min(hi, GONE), -GONE), (lo if abs(hi) < GONE else 0.0)
 
 
@@ -68,7 +80,7 @@ def _laplace(x: float, mu: float, sigma: float) -> float:
     a = abs(t)
     hi = -0.5 * (a * a)
     lo = fma(-0.5 * a, a, -hi) - t * rest
-    tail = scaled_exp(scaled_normal_tail(a), hi, lo)
+    tail = scaled_exp(scaled_normal_tail(min(a, LAST_TAIL)), hi, lo)
     return tail if t < 0.0 else 1.0 - tail
 
 
@@ -98,7 +110,7 @@ LAPLACE = Activation(
         Parameter(name="sigma", meaning="The standard deviation of the variable.", default=0.282095, low=0.0),
     ),
     libraries=(Library("huggingface", ("laplace",)),),
-    tried=({"mu": 0.0, "sigma": 1.0}, {"mu": -3.3, "sigma": 2.7}, {"mu": 1e5, "sigma": 0.1}, {"sigma": 1e-100}),
+    tried=({"mu": 0.0, "sigma": 1.0}, {"mu": -3.3, "sigma": 2.7}, {"mu": 1e5, "sigma": 0.1}, {"sigma": 1e-20}),
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
     Activation,
     Constraint,
     Library,
@@ -60,10 +61,10 @@ IDENTITY = Activation(
 
 
 # In float64 even for float32 results, since near the zero at -beta/alpha the digits of both are wanted. A line without a
-# slope is the same at infinity as everywhere, where 0 * inf would be NaN.
+# slope is the same at infinity as everywhere, where 0 * inf would be NaN. To add -0.0 leaves the sign of a zero alone.
 @kernel
 def _affine(x: float, alpha: float, beta: float) -> float:
-    return fma(alpha, x if alpha != 0.0 else 0.0, beta)
+    return fma(alpha, x if alpha != 0.0 else 0.0, beta if beta != 0.0 else -0.0)
 
 
 @kernel
@@ -91,7 +92,7 @@ AFFINE = Activation(
         Library("onnx", ("Affine",)),
         Library("onednn", ("eltwise_linear", "linear")),
     ),
-    tried=({"alpha": -0.3, "beta": 0.7}, {"alpha": 0.0, "beta": 2.5}, {"alpha": 1e300, "beta": -1e10}),
+    tried=({"alpha": -0.3, "beta": 0.7}, {"alpha": 0.0, "beta": 2.5}, {"alpha": 1e30, "beta": -1e10}),
     ulp=0.501,
 )
 
@@ -210,10 +211,15 @@ PRELU = Activation(
             per_channel=True,
             aliases=("negative_slope", "alpha", "weight"),
         ),
-        Parameter(name="channel_axis", meaning="The dimension along which slopes differ.", default=1, kind="axis"),
+        CHANNEL_AXIS,
     ),
     libraries=(
-        Library("torch", ("PReLU", "prelu"), renamed=(("init", "slope"), ("weight", "slope"))),
+        Library(
+            "torch",
+            ("PReLU", "prelu"),
+            defaults=(("channel_axis", 1),),
+            renamed=(("init", "slope"), ("weight", "slope")),
+        ),
         Library("keras", ("PReLU",), defaults=(("slope", 0.0),), renamed=(("alpha", "slope"),)),
         Library("flax", ("PReLU",), defaults=(("slope", 0.01),), renamed=(("negative_slope_init", "slope"),)),
         Library("onnx", ("PRelu",)),

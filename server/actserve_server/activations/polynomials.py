@@ -81,7 +81,7 @@ def _star_relu(x: float, s: float, b: float) -> float:
 @kernel
 def _star_relu_slope(x: float, s: float, b: float) -> float:
     factor = working(s)
-    slope = 2.0 * (factor * x)
+    slope = 2.0 * factor * x
     positive = slope if x > 0.0 else 0.0
     return positive if factor != 0.0 else 0.0
 
@@ -110,8 +110,7 @@ STAR_RELU = Activation(
             renamed=(("scale_value", "s"), ("bias_value", "b")),
         ),
     ),
-    tried=({"s": 1.0, "b": 0.0}, {"s": -0.3, "b": 2.7}, {"s": 0.0, "b": 0.3}, {"s": 1e-300, "b": -1e-300}),
-    ulp=2.0,
+    tried=({"s": 1.0, "b": 0.0}, {"s": -0.3, "b": 2.7}, {"s": 0.0, "b": 0.3}, {"s": 2.5, "b": -10.0}),
 )
 
 
@@ -127,8 +126,8 @@ def _sparse_plus(x: float) -> float:
 @kernel
 def _sparse_plus_slope(x: float) -> float:
     line = 0.5 * (x + 1.0)
-    low = line if line < 1.0 else 1.0
-    return low if low > 0.0 else 0.0
+    rising = line if x < 1.0 else 1.0
+    return rising if x > -1.0 else 0.0
 
 
 SPARSE_PLUS = Activation(

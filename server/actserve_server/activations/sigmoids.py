@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import exp_sum, fma, over_sum, tanh
+from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, tanh
 
-__all__ = ["SIGMOID", "TANH", "sech_of_sum", "sigmoid_of_sum"]
+__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum"]
 
 
 @kernel
 def sigmoid_of_sum(hi: float, lo: float) -> float:
     """1/(1 + exp(-(hi + lo))), where lo is what rounding took from hi."""
-    decay = exp_sum(-abs(hi), -lo if hi > 0.0 else lo)
+    decay = decay_sum(-abs(hi), -lo if hi > 0.0 else lo)
     return over_sum(1.0 if hi >= 0.0 else decay, 1.0, decay)
 
 
@@ -23,9 +23,8 @@ def _sigmoid(x: float) -> float:
 # From the decaying exponential and never as y (1 - y), which is exactly 0 beyond x = 37 in float64, and 17 in float32.
 @kernel
 def _sigmoid_slope(x: float) -> float:
-    decay = exp_sum(-abs(x), 0.0)
-    whole = 1.0 + decay
-    return decay / (whole * whole)
+    decay = decay_sum(-abs(x), 0.0)
+    return decay / fma(decay, 2.0 + decay, 1.0)
 
 
 SIGMOID = Activation(
@@ -68,18 +67,22 @@ def _tanh(x: float) -> float:
     return tanh(x)
 
 
-# The square of 2 exp(-|x|)/(1 + exp(-2|x|)), which is a normal number wherever its square is one at all.
+# Of 4 exp(-2|x|)/(1 + exp(-2|x|))^2 the numerator is rounded once, also where it is subnormal.
 @kernel
-def sech_of_sum(hi: float, lo: float) -> float:
-    """1/cosh(hi + lo), where lo is what rounding took from hi."""
-    decay = exp_sum(-abs(hi), -lo if hi > 0.0 else lo)
-    return 2.0 * decay / fma(decay, decay, 1.0)
+def sech_squared(hi: float, lo: float) -> float:
+    """1/cosh(hi + lo)^2, where lo is what rounding took from hi."""
+    grown = scaled_exp(4.0, -2.0 * abs(hi), -2.0 * (lo if hi > 0.0 else -lo))
+    decay = 0.25 * grown
+    return grown / fma(decay, 2.0 + decay, 1.0)
 
 
+# The same from the square of exp(-|x|): shorter, and precise enough where x is not rounded.
 @kernel
 def _tanh_slope(x: float) -> float:
-    root = sech_of_sum(x, 0.0)
-    return root * root
+    twice = 2.0 * decay_sum(-abs(x), 0.0)
+    grown = twice * twice
+    decay = 0.25 * grown
+    return grown / fma(decay, 2.0 + decay, 1.0)
 
 
 TANH = Activation(

@@ -9,26 +9,53 @@ import math
 
 from actserve_server.activations.sigmoids import sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import exp_sum, log1p, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary import LARGEST, decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
+from actserve_server.elementary.bits import polynomial
 
-__all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS"]
+__all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
+
+# p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-58.62. Printed by
+# tools/fit_elementary.py LOG_OF_MORE.
+LOG_OF_MORE = (
+    0.08333333333333288,
+    0.012500000000048476,
+    0.0022321428553216957,
+    0.00043402781159479123,
+    8.877804921434078e-05,
+    1.8782407700736335e-05,
+    4.059180135398913e-06,
+    9.235339380345629e-07,
+    1.5916778138904082e-07,
+    8.110879991368209e-08,
+)
 
 # Below exp(-40), log(1 + e) is e to within half a unit in the last place.
 LINEAR_TAIL = -40.0
 
 
-# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo.
-# The exponential is asked for twice in the same words, so that its polynomial is computed once.
+# Shorter than log1p, which has to look for the power of two.
+@kernel
+def log_of_more(e: float) -> float:
+    """log(1 + e) for 0 <= e <= 1."""
+    t = over_sum(2.0 * e, 2.0, e)
+    z = t * t
+    return fma(t * z, polynomial(z, LOG_OF_MORE), t)
+
+
+# log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo, and
+# 1/beta too, so that its product is rounded once. In the linear tail the exponential is divided before it can underflow.
 @kernel
 def _softplus(x: float, beta: float, threshold: float) -> float:
     hi, lo = two_product(beta, x)
+    inverse = 1.0 / beta
+    inverse_hi = working(inverse)
+    rest = working((inverse - inverse_hi) + fma(-inverse, beta, 1.0) / beta)
+    inverse_lo = rest if abs(inverse_hi) <= LARGEST else 0.0
     magnitude = -abs(hi)
-    rest = -lo if hi > 0.0 else lo
-    tail = (
-        log1p(scaled_exp(1.0, magnitude, rest)) / working(beta)
-        if magnitude > LINEAR_TAIL
-        else scaled_exp(1.0 / working(beta), magnitude, rest)
-    )
+    bent = magnitude > LINEAR_TAIL
+    decay = scaled_exp(1.0 if bent else inverse_hi, magnitude, -lo if hi > 0.0 else lo)
+    growth = log_of_more(decay)
+    tail = fma(growth, inverse_hi, growth * inverse_lo) if bent else decay
     exact = (x if hi > 0.0 else 0.0) + tail
     return x if (hi - working(threshold)) + lo > 0.0 else exact
 
@@ -79,7 +106,7 @@ SOFTPLUS = Activation(
 
 @kernel
 def _log_sigmoid(x: float) -> float:
-    return min(x, 0.0) - log1p(exp_sum(-abs(x), 0.0))
+    return -(max(-x, 0.0) + log_of_more(decay_sum(-abs(x), 0.0)))
 
 
 @kernel
@@ -97,7 +124,7 @@ LOG_SIGMOID = Activation(
     derivative=_log_sigmoid_slope,
     range="(-inf, 0)",
     traits=Traits(monotonic=True, zero_centred=False, saturates="right", smooth=True),
-    limits=(-math.inf, 0.0, 1.0, 0.0),
+    limits=(-math.inf, -0.0, 1.0, 0.0),
     advice="For the log-probability of a yes, in a loss: the logarithm of a rounded sigmoid has lost both tails.",
     aliases=("log_expit",),
     libraries=(
@@ -111,21 +138,21 @@ LOG_SIGMOID = Activation(
 )
 
 
-# The exponential of half of x: its square is exp(x), which may have underflowed where its root has not.
+# In the linear tail the root of exp(x) is the exponential of half of x, which has not underflowed where exp(x) has.
 @kernel
 def _sqrt_softplus(x: float) -> float:
-    half = exp_sum(-0.5 * abs(x), 0.0)
-    root = sqrt(max(x, 0.0) + log1p(half * half))
-    return half if x < LINEAR_TAIL else root
+    straight = x < LINEAR_TAIL
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
+    return decay if straight else sqrt(max(x, 0.0) + log_of_more(decay))
 
 
 @kernel
 def _sqrt_softplus_slope(x: float) -> float:
-    half = exp_sum(-0.5 * abs(x), 0.0)
-    decay = half * half
-    root = sqrt(max(x, 0.0) + log1p(decay))
+    straight = x < LINEAR_TAIL
+    decay = decay_sum(0.5 * x if straight else -abs(x), 0.0)
+    root = sqrt(max(x, 0.0) + log_of_more(decay))
     share = (1.0 if x > 0.0 else decay) / ((1.0 + decay) * root)
-    return 0.5 * (half if x < LINEAR_TAIL else share)
+    return 0.5 * (decay if straight else share)
 
 
 SQRT_SOFTPLUS = Activation(

@@ -84,6 +84,15 @@ def word(name: str, meaning: str, *choices: str, aliases: tuple[str, ...] = ()) 
     return Parameter(name, meaning, choices[0], kind="word", choices=choices, aliases=aliases)
 
 
+CHANNEL_AXIS = Parameter(
+    name="channel_axis",
+    meaning="The dimension along which an array's values differ; without it the array broadcasts as in NumPy.",
+    default=None,
+    kind="axis",
+    optional=True,
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Constraint:
     """What must hold between parameters, in words and as a function of all of them by name."""
@@ -301,6 +310,7 @@ class ResizingActivation:
 Record = Activation | AxisActivation | GatedActivation | ResizingActivation
 
 __all__ = [
+    "CHANNEL_AXIS",
     "LIBRARIES",
     "Activation",
     "AxisActivation",

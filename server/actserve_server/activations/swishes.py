@@ -41,7 +41,6 @@ E_SWISH = Activation(
     limits=(-0.0, math.inf, 0.0, 1.25),
     advice="For shallow networks, with beta between 1 and 2; in very deep ones the gain builds up.",
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
-    aliases=("eswish",),
     tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
     Activation,
     Exact,
     Library,
@@ -175,7 +176,7 @@ JUMP_RELU = Activation(
             default=0.001,
             low=0.0,
         ),
-        Parameter(name="channel_axis", meaning="The dimension along which thresholds differ.", default=-1, kind="axis"),
+        CHANNEL_AXIS,
     ),
     gradients=(
         ParameterGradient(
@@ -189,11 +190,9 @@ JUMP_RELU = Activation(
 )
 
 
-# Odd functions, so what they cut off keeps its sign: 0 times the input. It is a copied sign, not a product, since 0 * inf
-# is NaN when the threshold is infinite in float32.
 @kernel
 def _hard_shrink(x: float, lambd: float) -> float:
-    return x if above(abs(x), lambd) else copysign(0.0, x)
+    return x if above(abs(x), lambd) else 0.0
 
 
 @kernel
@@ -237,7 +236,7 @@ HARD_SHRINK = Activation(
 @kernel
 def _soft_shrink(x: float, lambd: float) -> float:
     magnitude = abs(x) - lambd
-    return copysign(magnitude if magnitude > 0.0 else 0.0, x)
+    return copysign(magnitude, x) if magnitude > 0.0 else 0.0
 
 
 SOFT_SHRINK = Activation(
@@ -276,7 +275,7 @@ SOFT_SHRINK = Activation(
 def _shrink(x: float, lambd: float, bias: float) -> float:
     magnitude = abs(x) - bias
     moved = magnitude if x > 0.0 else -magnitude
-    return moved if above(abs(x), lambd) else copysign(0.0, x)
+    return moved if above(abs(x), lambd) else 0.0
 
 
 @kernel

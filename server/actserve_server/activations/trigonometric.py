@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Exact, Library, Parameter, ParameterGradient, Traits, kernel
+from actserve_server.activations.spec import (
+    CHANNEL_AXIS,
+    Activation,
+    Exact,
+    Library,
+    Parameter,
+    ParameterGradient,
+    Traits,
+    kernel,
+)
 from actserve_server.elementary import (
     TRIG_LIMIT,
     atan,
@@ -153,91 +162,23 @@ COS = Activation(
 )
 
 
-# 1/beta is carried as hi + lo. Where the angle is infinite, x is so large that the rest is nothing beside it.
+# 1/beta is carried as hi + lo, and so is sine/beta: on the left the sum cancels by a factor of up to four. Where the angle is infinite, x is so large that the rest is nothing beside it.
 @kernel
 def _with_square(x: float, sine: float, beta: float) -> float:
     """x + sine^2/beta."""
     inverse = 1.0 / beta
     hi = working(inverse)
     lo = working((inverse - hi) + fma(-inverse, beta, 1.0) * inverse)
-    return fma(sine, fma(sine, lo, sine * hi), x)
+    share = sine * hi
+    rest = fma(sine, lo, fma(sine, hi, -share))
+    value = fma(sine, rest, fma(sine, share, x))
+    return value if x != 0.0 else x
 
 
 @kernel
 def _snake_beta(x: float, alpha: float, beta: float) -> float:
     hi, lo = _angle(x, alpha)
     return _with_square(x, sin_sum(hi, lo), beta)
-
-
-@kernel
-def _snake_beta_is_huge(x: float, alpha: float, beta: float) -> bool:
-    return _is_huge(x, alpha)
-
-
-@kernel
-def _snake_beta_huge(x: float, alpha: float, beta: float) -> float:
-    sine = _sine_of_huge(x, alpha)
-    return _with_square(x, sine, beta) if sine == sine else x
-
-
-# With r = alpha/beta and its sign s, 1 + r sin(2a) = 1 - |r| + 2 |r| sin^2(a + s pi/4), which does not cancel for |r| <= 1.
-@kernel
-def _turned(hi: float, lo: float, sign: float) -> tuple[float, float]:
-    """hi + lo + sign pi/4."""
-    quarter = working(QUARTER_PI_HI)
-    rest = working((QUARTER_PI_HI - quarter) + QUARTER_PI_LO)
-    turn = sign * quarter
-    whole = hi + turn
-    part = whole - hi
-    lost = (hi - (whole - part)) + (turn - part) + (lo + sign * rest)
-    total = whole + lost
-    return total, (whole - total) + lost
-
-
-@kernel
-def _slope_of_turned(sine: float, alpha: float, beta: float) -> float:
-    ratio = alpha / beta
-    missing = fma(-ratio, beta, alpha) / beta
-    least = (1.0 - abs(ratio)) - (missing if ratio > 0.0 else -missing)
-    return fma(working(2.0 * abs(ratio)) * sine, sine, working(least))
-
-
-@kernel
-def _sign_of_ratio(alpha: float, beta: float) -> float:
-    return working(copysign(1.0, alpha) * copysign(1.0, beta))
-
-
-@kernel
-def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
-    hi, lo = _angle(x, alpha)
-    turned, rest = _turned(hi, lo, _sign_of_ratio(alpha, beta))
-    return _slope_of_turned(sin_sum(turned, rest), alpha, beta)
-
-
-# An odd number of quarter turns makes a cosine of the sine; signs are squared away.
-@kernel
-def _snake_beta_slope_huge(x: float, alpha: float, beta: float) -> float:
-    hi, lo = _huge_angle(x, alpha)
-    if not abs(hi) < INFINITY:
-        return working(hi - hi)
-    remaining, rest, quarters = angle(hi, lo)
-    near = working(remaining)
-    turned, lost = _turned(near, working((remaining - near) + rest), _sign_of_ratio(alpha, beta))
-    sine = sin_sum(turned, lost) if quarters & 1 == 0 else cos_sum(turned, lost)
-    return _slope_of_turned(sine, alpha, beta)
-
-
-# Gradients take the sines that are right for every angle, as there is no second kernel for the few huge ones.
-@kernel
-def _snake_beta_alpha(x: float, alpha: float, beta: float) -> float:
-    """x sin(2 alpha x)/beta."""
-    return 2.0 * x * _sine_of_any(x, alpha) * (_cosine_of_any(x, alpha) * working(1.0 / beta))
-
-
-@kernel
-def _snake_beta_beta(x: float, alpha: float, beta: float) -> float:
-    share = _sine_of_any(x, alpha) * working(1.0 / beta)
-    return -share * share
 
 
 @kernel
@@ -252,9 +193,88 @@ def _cosine_of_any(x: float, factor: float) -> float:
     return _cosine_of_huge(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
 
 
-CHANNEL_AXIS = Parameter(
-    name="channel_axis", meaning="The dimension along which parameters differ.", default=1, kind="axis"
-)
+# Half the limit, as the slope may ask for the sine of twice the angle.
+@kernel
+def _snake_beta_is_huge(x: float, alpha: float, beta: float) -> bool:
+    hi, _ = _angle(x, alpha)
+    return abs(hi) > 0.5 * TRIG_LIMIT
+
+
+@kernel
+def _snake_beta_huge(x: float, alpha: float, beta: float) -> float:
+    sine = _sine_of_any(x, alpha)
+    return _with_square(x, sine, beta) if sine == sine else x
+
+
+# With r = alpha/beta and its sign s, 1 + r sin(2a) = 1 - |r| + 2 |r| sin^2(a + s pi/4), which does not cancel for |r| <= 1.
+# For a greater |r| there are zeros between which it would cancel too, so then the sine is that of 2a.
+@kernel
+def _turned(hi: float, lo: float, sign: float) -> tuple[float, float]:
+    """hi + lo + sign pi/4."""
+    quarter = working(QUARTER_PI_HI)
+    rest = working((QUARTER_PI_HI - quarter) + QUARTER_PI_LO)
+    turn = sign * quarter
+    whole = hi + turn
+    part = whole - hi
+    lost = (hi - (whole - part)) + (turn - part) + (lo + sign * rest)
+    total = whole + lost
+    return total, (whole - total) + lost
+
+
+@kernel
+def _slope_of_sine(sine: float, alpha: float, beta: float) -> float:
+    """The slope from the sine of the turned angle, or of twice the angle where |r| > 1."""
+    ratio = alpha / beta
+    missing = fma(-ratio, beta, alpha) / beta
+    least = (1.0 - abs(ratio)) - (missing if ratio > 0.0 else -missing)
+    gentle = fma(working(2.0 * abs(ratio)) * sine, sine, working(least))
+    steep = fma(working(ratio), sine, 1.0)
+    return gentle if abs(ratio) <= 1.0 else steep
+
+
+@kernel
+def _sign_of_ratio(alpha: float, beta: float) -> float:
+    return working(copysign(1.0, alpha) * copysign(1.0, beta))
+
+
+@kernel
+def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
+    hi, lo = _angle(x, alpha)
+    turned, rest = _turned(hi, lo, _sign_of_ratio(alpha, beta))
+    gentle = abs(alpha / beta) <= 1.0
+    return _slope_of_sine(sin_sum(turned if gentle else 2.0 * hi, rest if gentle else 2.0 * lo), alpha, beta)
+
+
+# An odd number of quarter turns makes a cosine of the sine, whose sign is squared away; twice that many turn twice the angle's
+# sine around.
+@kernel
+def _snake_beta_slope_huge(x: float, alpha: float, beta: float) -> float:
+    hi, lo = _huge_angle(x, alpha)
+    if not abs(hi) < INFINITY:
+        return working(hi - hi)
+    remaining, rest, quarters = angle(hi, lo)
+    near = working(remaining)
+    lost = working((remaining - near) + rest)
+    if abs(alpha / beta) > 1.0:
+        doubled = sin_sum(2.0 * near, 2.0 * lost)
+        return _slope_of_sine(doubled if quarters & 1 == 0 else -doubled, alpha, beta)
+    turned, lost = _turned(near, lost, _sign_of_ratio(alpha, beta))
+    sine = sin_sum(turned, lost) if quarters & 1 == 0 else cos_sum(turned, lost)
+    return _slope_of_sine(sine, alpha, beta)
+
+
+# Gradients take the sines that are right for every angle, as there is no second kernel for the few huge ones.
+@kernel
+def _snake_beta_alpha(x: float, alpha: float, beta: float) -> float:
+    """x sin(2 alpha x)/beta."""
+    return x * _sine_of_any(x, alpha) * (2.0 * (_cosine_of_any(x, alpha) * working(1.0 / beta)))
+
+
+@kernel
+def _snake_beta_beta(x: float, alpha: float, beta: float) -> float:
+    share = _sine_of_any(x, alpha) * working(1.0 / beta)
+    return -share * share
+
 
 SNAKE_BETA = Activation(
     name="snake_beta",
@@ -292,7 +312,7 @@ SNAKE_BETA = Activation(
     tried=(
         {"alpha": 0.3, "beta": 0.7},
         {"alpha": -0.6, "beta": 0.9},
-        {"alpha": 0.8, "beta": 0.1},
+        {"alpha": 0.2, "beta": -3.0},
         {"alpha": 0.0, "beta": 2.0},
     ),
     cancels=("derivative",),
@@ -329,7 +349,7 @@ def _snake_slope_huge(x: float, alpha: float) -> float:
 def _snake_gradient(x: float, alpha: float) -> float:
     """x sin(2 alpha x)/alpha - sin(alpha x)^2/alpha^2."""
     share = _sine_of_any(x, alpha) * working(1.0 / alpha)
-    return share * (2.0 * x * _cosine_of_any(x, alpha) - share)
+    return fma(2.0 * share, x * _cosine_of_any(x, alpha), -(share * share))
 
 
 SNAKE = Activation(

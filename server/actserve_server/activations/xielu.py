@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import Activation, Library, Parameter, ParameterGradient, Traits, kernel
-from actserve_server.elementary import LARGEST, exp, expm1, fma, two_product, working
+from actserve_server.elementary import LARGEST, exp, expm1, fma, offset, two_product, working
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["XIELU"]
@@ -49,10 +49,10 @@ def _xielu(x: float, alpha_p: float, alpha_n: float, beta: float, eps: float) ->
     line = hi - depth
     rest = _difference_rest(hi, depth, line) + lo
     far = fma(depth, exp(left), line) + (rest if abs(line) < LARGEST else 0.0)
-    near = left * fma(depth, left * polynomial(left, EXP_REST), working(beta))
+    near = x * fma(depth, x * polynomial(x, EXP_REST), working(beta))
     clipped = fma(depth, expm1(working(eps)), hi) + lo
     right = x * fma(working(alpha_p), x, working(beta))
-    return right if x > 0.0 else (clipped if x > working(eps) else (near if x > NEAR else far))
+    return right if x > 0.0 else (clipped if offset(x, eps, 0.0) > 0.0 else (near if x > NEAR else far))
 
 
 @kernel
@@ -63,7 +63,7 @@ def _xielu_slope(x: float, alpha_p: float, alpha_n: float, beta: float, eps: flo
     far = fma(depth, exp(left), working(tilt)) + working(_difference_rest(beta, alpha_n, tilt))
     near = fma(depth, left * left * polynomial(left, EXP_REST), fma(depth, left, working(beta)))
     right = fma(2.0 * working(alpha_p), x, working(beta))
-    return right if x > 0.0 else (working(tilt) if x > working(eps) else (near if x > NEAR else far))
+    return right if x > 0.0 else (working(tilt) if offset(x, eps, 0.0) > 0.0 else (near if x > NEAR else far))
 
 
 @kernel
@@ -77,7 +77,7 @@ def _xielu_by_alpha_n(x: float, alpha_p: float, alpha_n: float, beta: float, eps
     far = exp(left) + (-1.0 - left)
     near = left * left * polynomial(left, EXP_REST)
     clipped = expm1(working(eps)) - left
-    value = clipped if x > working(eps) else (near if x > NEAR else far)
+    value = clipped if offset(x, eps, 0.0) > 0.0 else (near if x > NEAR else far)
     return 0.0 if x > 0.0 else value
 
 

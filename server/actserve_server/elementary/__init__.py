@@ -16,6 +16,10 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sqrt(x)
     exp(x)
     exp_sum(hi, lo)         exp(hi + lo): lo is what rounding took from hi, and would cost digits if it were left out
+    decay_sum(hi, lo)       exp(hi + lo) for hi <= 0, in fewer instructions
+
+    decayed(y, hi, lo)      y * exp(hi + lo) for hi <= 0 and |y| < 2^300, right also where exp alone would have
+                            underflowed; for little more than a product where exp_sum(hi, lo) is there already
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
@@ -63,6 +67,8 @@ _NAMES = (
     "exp_of_quotient",
     "compensated",
     "split",
+    "decay_sum",
+    "decayed",
     "scaled_exp",
     "expm1",
     "log1p",
@@ -109,6 +115,8 @@ exp_of_difference = wide.wide_exp_of_difference
 exp_of_quotient = wide.wide_exp_of_quotient
 compensated = wide.wide_compensated
 split = wide.wide_split
+decay_sum = wide.wide_decay_sum
+decayed = wide.wide_decayed
 scaled_exp = wide.wide_scaled_exp
 expm1 = wide.wide_expm1
 log1p = wide.wide_log1p

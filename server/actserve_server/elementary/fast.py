@@ -28,6 +28,7 @@ from actserve_server.elementary.source import kernel
 
 ROUNDER = 1.5 * 2.0**23
 """Added to a number below 2^22, it leaves the nearest integer in the low bits; subtracted again, as a float32."""
+LIFTED_ROUNDER = ROUNDER + 24.0
 MANTISSA_BITS = 23
 BIASED_ZERO = 127 << MANTISSA_BITS
 RAISED_ZERO = (127 + 64) << MANTISSA_BITS
@@ -194,12 +195,17 @@ def fast_offset(x: float, hi: float, lo: float) -> float:
 
 
 @kernel
-def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
-    """n + ROUNDER and s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42."""
-    shifted = fma(hi, FAST_LOG2_E_HI, ROUNDER)
-    n = shifted - ROUNDER
+def _exp_rest(hi: float, lo: float, n: float) -> float:
+    """s with exp(hi + lo) = 2^n (1 + s), |s| < 0.42, for the n that makes it so small."""
     r = fma(-n, FAST_LN2_HI, hi) + fma(-n, FAST_LN2_LO, lo)
-    return shifted, fma(r * r, polynomial(r, FAST_EXP), r)
+    return fma(r * r, polynomial(r, FAST_EXP), r)
+
+
+@kernel
+def _exp_parts(hi: float, lo: float) -> tuple[float, float]:
+    """n + ROUNDER and s with exp(hi + lo) = 2^n (1 + s)."""
+    shifted = fma(hi, FAST_LOG2_E_HI, ROUNDER)
+    return shifted, _exp_rest(hi, lo, shifted - ROUNDER)
 
 
 @kernel
@@ -220,6 +226,20 @@ def fast_scaled_exp(y: float, hi: float, lo: float) -> float:
     half = whole >> 1
     scaled = y * float_of(np.int32((half << MANTISSA_BITS) + BIASED_ZERO))
     return fma(scaled, s, scaled) * float_of(np.int32(((whole - half) << MANTISSA_BITS) + BIASED_ZERO))
+
+
+@kernel
+def fast_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0: n + 24 is the exponent of a normal number, which the last product alone may denormalize."""
+    clamped = max(hi, -104.0)
+    shifted = fma(clamped, FAST_LOG2_E_HI, LIFTED_ROUNDER)
+    s = _exp_rest(clamped, lo if clamped == hi else 0.0, shifted - LIFTED_ROUNDER)
+    return float_of(np.int32(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))) * 2.0**-24
+
+
+@kernel
+def fast_decayed(y: float, hi: float, lo: float) -> float:
+    return fast_scaled_exp(y, hi, lo)
 
 
 @kernel

@@ -1,7 +1,8 @@
 """Elementary functions for float32 results: float64 arithmetic, relative error about 2^-40, one rounding to come.
 
-That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are right where a float32 can hold them;
-below its range they may be 0. Otherwise as `elementary.wide`, whose every function has its counterpart here.
+That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are
+right where a float32 can hold them; below its range they may be anything that rounds to 0 there. Otherwise as
+`elementary.wide`, whose every function has its counterpart here.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
@@ -204,6 +205,19 @@ def narrow_exp(x: float) -> float:
 def narrow_exp_sum(hi: float, lo: float) -> float:
     """exp(hi + lo); what lo adds is below 2^-43 of the result."""
     return narrow_exp(hi)
+
+
+@kernel
+def narrow_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    shifted, s = _narrow_exp_parts(max(hi, -708.0))
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
+
+
+@kernel
+def narrow_decayed(y: float, hi: float, lo: float) -> float:
+    """y exp(hi + lo) for hi <= 0: what is below 2^-1022 is 0 in float32, whatever element multiplies it."""
+    return y * narrow_exp(hi)
 
 
 @kernel

@@ -286,6 +286,17 @@ def wide_exp_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def wide_decay_sum(hi: float, lo: float) -> float:
+    """exp(hi + lo) for hi <= 0."""
+    return wide_scaled_exp(1.0, hi, lo)
+
+
+@kernel
+def wide_decayed(y: float, hi: float, lo: float) -> float:
+    return wide_scaled_exp(y, hi, lo)
+
+
+@kernel
 def wide_exp(x: float) -> float:
     return wide_scaled_exp(1.0, x, 0.0)
 

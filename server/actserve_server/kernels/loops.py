@@ -511,11 +511,11 @@ def _gated(form: Form, kernel: Function) -> Function:
                     us, vs = flat[u_from : u_from + length], flat[v_from : v_from + length]
                     for p in range(length):
                         u, v = load(us[p]), load(vs[p])
-                        piece[p] = store(u + v, kernel(u, v, *params[2:]))
+                        piece[p] = store(u if u != u else v, kernel(u, v, *params[2:]))
                 else:
                     for p in range(length):
                         u, v = load(flat[u_from + 2 * p]), load(flat[v_from + 2 * p])
-                        piece[p] = store(u, kernel(u, v, *params[2:]))
+                        piece[p] = store(u if u != u else v, kernel(u, v, *params[2:]))
 
     return gated
 
@@ -536,8 +536,8 @@ def _gated_partials(form: Form, u_kernel: Function, v_kernel: Function) -> Funct
                 iv = i * step + (1 - second) * gap
                 for j in range(inner):
                     u, v = load(x[o, iu, j]), load(x[o, iv, j])
-                    out[o, iu, j] = store(u + v, u_kernel(u, v, *params[2:]))
-                    out[o, iv, j] = store(u + v, v_kernel(u, v, *params[2:]))
+                    out[o, iu, j] = store(u if u != u else v, u_kernel(u, v, *params[2:]))
+                    out[o, iv, j] = store(u if u != u else v, v_kernel(u, v, *params[2:]))
 
     return gated_partials
 
@@ -558,8 +558,8 @@ def _gated_vjp(form: Form, u_kernel: Function, v_kernel: Function) -> Function:
                 iv = i * step + (1 - second) * gap
                 for j in range(inner):
                     u, v, factor = load(x[o, iu, j]), load(x[o, iv, j]), load(g[o, i, j])
-                    out[o, iu, j] = store(u + v, u_kernel(u, v, *params[2:]) * factor)
-                    out[o, iv, j] = store(u + v, v_kernel(u, v, *params[2:]) * factor)
+                    out[o, iu, j] = store(u if u != u else v, u_kernel(u, v, *params[2:]) * factor)
+                    out[o, iv, j] = store(u if u != u else v, v_kernel(u, v, *params[2:]) * factor)
 
     return gated_vjp
 

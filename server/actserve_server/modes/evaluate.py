@@ -6,25 +6,27 @@ neither what the results are for nor where the blocks come from.
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.spec import Activation, AxisActivation, Record
+from actserve_server.activations.spec import Activation, AxisActivation
 from actserve_server.kernels.compiler import has_fast, load, load_service
 from actserve_server.kernels.forms import SIXTEEN_BITS
 from actserve_server.modes.base import Array, Subject
+from actserve_server.modes.tables import derivative_table, rounded_table
 
 Pieces = Callable[..., Iterator[tuple[int, Array]]]
-"""Given a block's first element and its inputs: the result's pieces, each with the place of its first element."""
+"""Given a block's first element and its inputs: the result's pieces, each with the place of its first element.
+
+With into=array the pieces are parts of that array, as long as the block's result; otherwise all are in the same scratch
+memory, and good only until the next is asked for.
+"""
 
 _GRAIN = 1 << 16
 """Elements below which a part of the work is not worth handing to another core, which takes some 50 microseconds."""
-
-_TABLES = 64
-"""How many tables of 16-bit activations are kept, of 128 KiB each, or 512 KiB for products with a gradient."""
 
 
 def evaluate(subject: Subject, operation: str) -> Pieces:
@@ -57,14 +59,49 @@ def wide_enough(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32) if dtype in SIXTEEN_BITS else dtype
 
 
-def _stored(subject: Subject, size: int) -> Array:
-    return np.empty(size, np.uint16 if subject.dtype in SIXTEEN_BITS else subject.dtype)
+def fits_single(parameter: float) -> bool:
+    """Whether single precision can compute with a parameter and with its reciprocal."""
+    return parameter == 0 or not math.isfinite(parameter) or 1e-30 < abs(parameter) < 1e30
+
+
+def _bits(array: Array) -> Array:
+    """An array as loops write it: 16 bits as integers."""
+    return array.view(np.uint16) if array.dtype in SIXTEEN_BITS else array
+
+
+def _stored(dtype: np.dtype[Any], size: int) -> Array:
+    return np.empty(size, np.uint16 if dtype in SIXTEEN_BITS else dtype)
+
+
+class _Scratch:
+    """Memory for one piece of a result at a time, or parts of the caller's."""
+
+    def __init__(self, subject: Subject, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._elements = subject.piece_elements
+        self._memory: Array | None = None
+
+    def parts(self, size: int, into: Array | None) -> Iterator[tuple[int, int, Array]]:
+        """Begin, end and memory of each piece of a result."""
+        for start in range(0, size, self._elements):
+            stop = min(start + self._elements, size)
+            if into is not None:
+                yield start, stop, _bits(into)[start:stop]
+                continue
+            if self._memory is None:
+                self._memory = _stored(self._dtype, self._elements)
+            yield start, stop, self._memory[: stop - start]
+
+    def shown(self, out: Array) -> Array:
+        """A piece in the type of the result."""
+        return out.view(self._dtype)
 
 
 def _loop(subject: Subject, operation: str) -> Callable[..., None]:
     """The compiled loop of an operation, for what `readable` gives."""
     record = subject.record
-    accuracy = subject.accuracy if has_fast(record, operation) else "exact"
+    fast = has_fast(record, operation) and all(fits_single(number) for number in subject.parameters)
+    accuracy = subject.accuracy if fast else "exact"
     wide = operation.startswith(("gradient", "reduce", "vjp_reduce"))
     dtype = wide_enough(subject.dtype) if wide else subject.dtype
     return load(record, operation, dtype, accuracy)
@@ -79,13 +116,11 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
     loop = _loop(subject, operation if columns is None else f"{operation}_channels")
     read = readable(subject)
     gradient = operation.startswith("gradient")
-    scratch = np.empty(subject.piece_elements) if gradient else _stored(subject, subject.piece_elements)
+    scratch = _Scratch(subject, np.dtype(np.float64) if gradient else subject.dtype)
 
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+    def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
         size = inputs[0].size
-        for start in range(0, size, scratch.size):
-            stop = min(start + scratch.size, size)
-            out = scratch[: stop - start]
+        for start, stop, out in scratch.parts(size, into):
             ins = [read(array[start:stop]) for array in inputs]
 
             def work(
@@ -100,7 +135,7 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
                     loop(*part, out[begin:end], subject.parameters)
 
             subject.team.share(out.size, 1, work, grain=_GRAIN)
-            yield first + start, out if gradient else out.view(subject.dtype)
+            yield first + start, scratch.shown(out)
 
     return pieces
 
@@ -108,37 +143,21 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
 _TABLED = ("forward", "derivative", "vjp")
 
 
-@functools.lru_cache(_TABLES)
-def _table(record: Record, operation: str, dtype: np.dtype[Any], parameters: tuple[float, ...]) -> Array:
-    """The values of f or f' at all 16-bit numbers, rounded to 16 bits; for `vjp` those of f' as float64."""
-    every = np.arange(1 << 16, dtype=np.uint16)
-    exact = np.empty(every.size)
-    with np.errstate(invalid="ignore"):
-        x = every.view(dtype).astype(np.float64)
-    load(record, "forward" if operation == "forward" else "derivative", np.float64)(x, exact, parameters)
-    if operation == "vjp":
-        return exact
-    table = np.empty_like(every)
-    load_service("narrow", dtype)(exact, table)
-    return table
-
-
 def _from_table(subject: Subject, operation: str) -> Pieces:
-    table = _table(subject.record, operation, subject.dtype, subject.parameters)
+    build = derivative_table if operation == "vjp" else rounded_table
+    table = build(subject.record, operation, subject.dtype, subject.parameters)
     look_up = load_service("look_up_times" if operation == "vjp" else "look_up", subject.dtype)
-    scratch = _stored(subject, subject.piece_elements)
+    scratch = _Scratch(subject, subject.dtype)
 
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+    def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
         bits = [array.view(np.uint16) for array in inputs]
-        for start in range(0, bits[0].size, scratch.size):
-            stop = min(start + scratch.size, bits[0].size)
-            out = scratch[: stop - start]
+        for start, _, out in scratch.parts(bits[0].size, into):
 
             def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
                 look_up(*(array[start + begin : start + end] for array in bits), table, out[begin:end])
 
             subject.team.share(out.size, 1, work, grain=_GRAIN)
-            yield first + start, out.view(subject.dtype)
+            yield first + start, scratch.shown(out)
 
     return pieces
 
@@ -158,10 +177,10 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
     fill = _loop(subject, operation)
     read = readable(subject)
     growth = n if operation == "jacobian" else 1
-    scratch = np.empty(subject.piece_elements) if gradient else _stored(subject, subject.piece_elements)
+    scratch = _Scratch(subject, np.dtype(np.float64) if gradient else subject.dtype)
     params, share = subject.parameters, subject.team.share
 
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+    def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
         slices = tuple(read(array).reshape(-1, n, inner) for array in inputs)
         outer = len(slices[0])
         states = [np.empty((outer, record.state_size, inner))]
@@ -177,15 +196,13 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
                 vjp_reduce(*parts, *origin, *found, params)
 
         share(outer, 1, look, grain=max(_GRAIN // max(n * inner, 1), 1))
-        size = inputs[0].size * growth
-        for start in range(0, size, scratch.size):
-            out = scratch[: min(scratch.size, size - start)]
+        for start, _, out in scratch.parts(inputs[0].size * growth, into):
 
             def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
                 fill(*slices, start + begin, out[begin:end], *states, first, params)
 
             share(out.size, 1, work, grain=_GRAIN)
-            yield first * growth + start, out if gradient else out.view(subject.dtype)
+            yield first * growth + start, scratch.shown(out)
 
     return pieces
 
@@ -202,16 +219,16 @@ def _whole_blocks(subject: Subject, operation: str) -> Pieces:
     lengths = (n, subject.result_length)
     params = subject.parameters
 
-    def pieces(first: int, *inputs: Array) -> Iterator[tuple[int, Array]]:
+    def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
         slices = [read(array).reshape(-1, extent, inner) for array, extent in zip(inputs, lengths, strict=False)]
         outer = len(slices[0])
-        out = _stored(subject, outer * length * inner).reshape(outer, length, inner)
+        flat = _stored(subject.dtype, outer * length * inner) if into is None else _bits(into)
+        out = flat.reshape(outer, length, inner)
 
         def work(begin: int, end: int) -> None:
             loop(*(array[begin:end] for array in slices), out[begin:end], params)
 
         subject.team.share(outer, 1, work, grain=max(_GRAIN // max(n * inner, 1), 1))
-        flat = out.reshape(-1)
         base = first // (n * inner) * length * inner if n * inner else 0
         for start in range(0, flat.size, subject.piece_elements):
             yield base + start, flat[start : start + subject.piece_elements].view(subject.dtype)
@@ -219,4 +236,4 @@ def _whole_blocks(subject: Subject, operation: str) -> Pieces:
     return pieces
 
 
-__all__ = ["Pieces", "evaluate", "readable", "wide_enough"]
+__all__ = ["Pieces", "evaluate", "fits_single", "readable", "wide_enough"]
