@@ -371,7 +371,7 @@ def _log_softmax_reduce(x: Any, state: Any, masked: float) -> None:
     reduce_softmax(x, state, 1.0, 0.0, masked, False, False)
     for column in range(x.shape[1]):
         others = state[OTHERS, column]
-        state[LOG_TOTAL, column] = log1p(others) if others == others else np.nan
+        state[LOG_TOTAL, column] = log1p(working(others)) if others == others else np.nan
 
 
 @kernel
