@@ -69,7 +69,7 @@ def zeros(record: Activation, operation: str, params: tuple[float, ...]) -> Arra
     """The isolated zeros within +-60 that lie away from the origin, where relative accuracy is asked for all the same."""
     grid = np.linspace(-60, 60, 7681) + 1 / 512
     values = run(record, operation, FORMS[2], grid, params)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         places = np.flatnonzero(values[:-1] * values[1:] < 0)
     found = [
         _bisect(lambda x: run(record, operation, FORMS[2], np.array([x]), params)[0], grid[k], grid[k + 1])

@@ -203,7 +203,7 @@ HARD_SIGMOID = Activation(
     summary="A straight line through 1/2, cut off at 0 and at 1.",
     reference="Courbariaux, Bengio and David, BinaryConnect, NIPS 2015, arXiv:1511.00363",
     formula="min(max((x / 6 if alpha == 0.16666666666666666 else alpha * x) + beta, 0), 1)",
-    derivative_formula="(1 / 6 if alpha == 0.16666666666666666 else alpha) "
+    derivative_formula="(sqrt(1) / 6 if alpha == 0.16666666666666666 else alpha) "
     "if 0 < (x / 6 if alpha == 0.16666666666666666 else alpha * x) + beta < 1 else 0",
     forward=_hard_sigmoid,
     derivative=_hard_sigmoid_slope,
