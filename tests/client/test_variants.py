@@ -149,8 +149,11 @@ def test_a_value_for_each_channel(client: Client, kind: Any) -> None:
     x = noise(5, 3, 2)
     slopes = kind([0.5, 0.25, -2.0]) if kind in (list, tuple) else np.array([0.5, 0.25, -2.0], kind)
     expected = np.where(x > 0, x, np.array([0.5, 0.25, -2.0])[:, None] * x)
-    np.testing.assert_array_equal(client.forward("prelu", x, slope=slopes), expected)
-    np.testing.assert_array_equal(np.concatenate(list(client.stream("prelu", np.split(x, 5), slope=slopes))), expected)
+    np.testing.assert_array_equal(client.forward("prelu", x, slope=slopes, channel_axis=1), expected)
+    np.testing.assert_array_equal(
+        np.concatenate(list(client.stream("prelu", np.split(x, 5), parameters={"slope": slopes, "channel_axis": 1}))),
+        expected,
+    )
     np.testing.assert_array_equal(
         client.forward("prelu", np.moveaxis(x, 1, -1), parameters={"slope": slopes}, channel_axis=-1),
         np.moveaxis(expected, 1, -1),
@@ -321,7 +324,7 @@ def test_records_tell_what_is_new(client: Client) -> None:
     by_name = {record.name: record for record in client.activations()}
     (slope, axis) = by_name["prelu"].parameters
     assert (slope.kind, slope.per_channel, slope.required, slope.default) == ("number", True, False, 0.25)
-    assert (axis.kind, axis.default) == ("axis", 1)
+    assert (axis.kind, axis.default) == ("axis", None)
     (units,) = by_name["maxout"].parameters
     assert (units.kind, units.default, units.required) == ("integer", None, True)
     rrelu = {parameter.name: parameter for parameter in by_name["rrelu"].parameters}
