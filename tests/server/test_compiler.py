@@ -324,14 +324,21 @@ VECTORIZED = [record for record in CATALOGUE if isinstance(record, Activation) a
 @pytest.mark.parametrize("operation", ["forward", "derivative"])
 @pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
 def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, operation: str) -> None:
+    assert isinstance(record, Activation)
     code = machine_code(record, operation, F32)
     assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", code)
-    assert not re.search(r"\bcallq?\s", code)
+    # What is beyond the quick kernel is mended by a loop of its own, which may call.
+    assert record.huge is not None or not re.search(r"\bcallq?\s", code)
 
 
 @pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
 @pytest.mark.parametrize("operation", ["forward", "derivative"])
-@pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
+@pytest.mark.parametrize(
+    # A parameter is a float64, and straight lines are computed with it as it is.
+    "record",
+    [record for record in VECTORIZED if not record.parameters],
+    ids=lambda record: record.name,
+)
 def test_a_fast_loop_computes_in_single_precision_alone(record: Record, operation: str) -> None:
     code = machine_code(record, operation, F32, "fast")
     assert re.search(r"\bv(?!mov)\w+ps\s.*%ymm", code)
