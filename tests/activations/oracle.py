@@ -37,9 +37,12 @@ def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *
 
 
 def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> list[Real]:
-    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too."""
+    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too.
+
+    There is no noise unless they bring it.
+    """
     with mp.workdps(DIGITS):
-        known = names(record, params) | others | {"x": [mp.mpf(v) for v in x]}
+        known = names(record, params) | _silence(x) | others | {"x": [mp.mpf(v) for v in x]}
         return [mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x))]
 
 
@@ -49,7 +52,7 @@ def slice_jacobian(
     """dy_i/dx_k for all i, k of one slice."""
     every = range(len(x))
     with mp.workdps(DIGITS):
-        known = _slice_names(record, x, params, **others) | others
+        known = _slice_names(record, x, params, **others) | _silence(x) | others
         code = compiled(record.derivative_formula)
         return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every] for i in every]
 
@@ -61,6 +64,10 @@ def slice_gradient(
     with mp.workdps(DIGITS):
         known = _slice_names(record, x, params)
         return [mp.mpf(eval(compiled(of.formula), known | {"i": i})) for i in range(len(x))]
+
+
+def _silence(x: Sequence[float]) -> dict[str, Any]:
+    return {"noise": [0] * len(x)}
 
 
 def _slice_names(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> dict[str, Any]:

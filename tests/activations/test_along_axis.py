@@ -478,3 +478,44 @@ def test_shares_sum_to_one(record: AxisActivation, given: dict[str, Any], dtype:
     x = np.random.default_rng(9).standard_normal((1000, 4)).astype(dtype) * 5
     sums = forward(record, x, **given).astype(np.float64).sum(axis=0)
     assert np.abs(sums - 1).max() <= x.shape[0] * np.finfo(dtype).eps / 2
+
+
+def whole(record: AxisActivation, x: Array, *g: Array, accuracy: str = "exact", **given: Any) -> Array:
+    """Slices in rows, each in one look."""
+    out = np.empty(x.size, x.dtype)
+    operation = load(record, "whole_vjp" if g else "whole_forward", x.dtype, accuracy)
+    operation(x[:, :, None], *(a[:, :, None] for a in g), out, arguments(record, given))
+    return out.reshape(x.shape)
+
+
+WHOLE = _cases([record for record in EVERY if record.whole is not None])
+
+
+@DTYPES
+@WHOLE
+@pytest.mark.parametrize("accuracy", ["exact", "fast"])
+def test_one_look_gives_what_two_do(record: AxisActivation, given: dict[str, Any], accuracy: str, dtype: Any) -> None:
+    generator = np.random.default_rng(6)
+    columns = slices(record, dtype)
+    long = generator.standard_normal((5000, columns.shape[1])).astype(dtype)
+    long[2] = long[3] = math.inf if record is SOFTMIN else -math.inf
+    long[17, 3] = math.nan
+    long[:, 4] = -math.inf
+    long[:, 5] = math.inf
+    for x in (columns, long, columns[:1], columns[:0]):
+        g = generator.standard_normal(x.shape).astype(dtype)
+        rows, row_gradients = np.ascontiguousarray(x.T), np.ascontiguousarray(g.T)
+        tolerance = (8 if accuracy == "exact" else 32) * float(np.finfo(dtype).eps)
+        tiny = float(np.finfo(dtype).smallest_subnormal)
+        together = forward(record, x, accuracy, **given)
+        np.testing.assert_allclose(
+            whole(record, rows, accuracy=accuracy, **given).T, together, rtol=tolerance, atol=2 * tiny
+        )
+        # A term of the mean may be as large as 4 times the greatest result.
+        mean = np.abs(products(record, x, g, accuracy=accuracy, **given)).max(initial=0.0, where=~np.isnan(together))
+        np.testing.assert_allclose(
+            whole(record, rows, row_gradients, accuracy=accuracy, **given).T,
+            products(record, x, g, accuracy=accuracy, **given),
+            rtol=1e-4 if dtype is np.float32 else 1e-10,
+            atol=16 * tolerance * mean,
+        )

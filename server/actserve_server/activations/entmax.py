@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from actserve_server.activations.softmax import reduce_softmax, share_of, share_slope, sum_weighted
+from actserve_server.activations.softmax import INVERSE as SHARE_INVERSE
+from actserve_server.activations.softmax import OTHERS as SHARE_OTHERS
+from actserve_server.activations.softmax import share_of, share_slope
 from actserve_server.activations.sparse_maps import (
     MAXIMUM,
     MEAN,
@@ -29,7 +31,7 @@ from actserve_server.activations.sparse_maps import (
     uniform_threshold,
 )
 from actserve_server.activations.spec import AxisActivation, Parameter, ParameterGradient, Traits, kernel
-from actserve_server.elementary import fma, log1p
+from actserve_server.elementary import exp_of_difference, fma, log1p
 from actserve_server.elementary.bits import bits_of, float_of
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
@@ -193,9 +195,25 @@ def _slope(hi: float, lo: float, alpha: float) -> float:
 
 
 @kernel
+def _reduce_shares(x: Any, j: int, state: Any) -> None:
+    """Leave in column j of the state what softmax does; plainly, for its loops are long to compile."""
+    winner = 0
+    for i in range(x.shape[0]):
+        winner = i if x[i, j] > x[winner, j] else winner
+    maximum = np.float64(x[winner, j])
+    total, rest = 0.0, 0.0
+    for i in range(x.shape[0]):
+        if i != winner:
+            total, rest = add_pair(total, rest, exp_of_difference(np.float64(x[i, j]), maximum), 0.0)
+    others = total + rest if abs(maximum) < np.inf else np.nan
+    state[MAXIMUM, j], state[SHARE_OTHERS, j], state[SHARE_INVERSE, j] = maximum, others, 1.0 / (1.0 + others)
+
+
+@kernel
 def _entmax_reduce(x: Any, state: Any, alpha: float) -> None:
     if alpha == 1.0:
-        reduce_softmax(x, state, 1.0, 0.0, 0.0, False, False)
+        for j in range(x.shape[1]):
+            _reduce_shares(x, j, state)
         return
     n, inner = x.shape
     work = np.empty((2, n))
@@ -233,12 +251,13 @@ def _entmax(v: float, i: int, j: int, state: Any, alpha: float) -> float:
 def _entmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, alpha: float) -> None:
     n, inner = x.shape
     if alpha == 1.0:
-        sum_weighted(x, g, state, vjp_state, 1.0, 0.0, True, False, False)
         for j in range(inner):
-            squares = 0.0
+            total, rest, squares = 0.0, 0.0, 0.0
             for i in range(n):
                 log, share = _log_share(np.float64(x[i, j]), j, state)
-                squares += share * log * log if share != 0.0 else 0.0
+                total, rest = add_pair(total, rest, share * np.float64(g[i, j]), 0.0)
+                squares += share * log * log if log > -np.inf else 0.0
+            vjp_state[MEAN, j] = total + rest if abs(total) < np.inf else total
             vjp_state[DRIFT, j] = squares
         return
     power = 1.0 / (alpha - 1.0)
@@ -284,7 +303,7 @@ def _entmax_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, alp
 def _log_share(v: float, j: int, state: Any) -> tuple[float, float]:
     """log(y) and y at alpha = 1."""
     maximum: float = state[MAXIMUM, j]
-    log = v - maximum - log1p(state[1, j])
+    log = v - maximum - log1p(state[SHARE_OTHERS, j])
     return log, share_of(v, j, state, 1.0, 0.0, False, False)
 
 
@@ -294,7 +313,7 @@ def _alpha_gradient(v: float, u: float, i: int, j: int, state: Any, vjp_state: A
     drift: float = vjp_state[DRIFT, j]
     if alpha == 1.0:
         log, share = _log_share(v, j, state)
-        return u * 0.5 * share * (drift - log * log) if share != 0.0 else 0.0
+        return u * 0.5 * share * (drift - log * log) if log > -np.inf else 0.0
     hi, lo = _base(v, j, state, alpha)
     if hi <= 0.0:
         return 0.0

@@ -15,7 +15,6 @@ from actserve_server.activations.spec import Exact, kernel
 from actserve_server.elementary import compensated, larger
 
 __all__ = [
-    "CHUNK",
     "all_masked",
     "coarse_for",
     "find_maxima",
@@ -29,8 +28,6 @@ __all__ = [
 
 RUN = 256
 """Elements among which a new maximum is looked for one by one."""
-CHUNK = 4096
-"""Elements summed in any order, before the sum is added, compensated, to those before it."""
 FOLDED_WIDTH = 256
 WORTH_FOLDING = 128
 SPLIT = 1.5 * 2.0**26

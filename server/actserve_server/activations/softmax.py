@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from actserve_server.activations.slices import (
-    CHUNK,
     all_masked,
     coarse_for,
     find_maxima,
@@ -29,6 +28,7 @@ from actserve_server.activations.slices import (
 )
 from actserve_server.activations.spec import AxisActivation, Exact, Library, Parameter, Traits, kernel, word
 from actserve_server.elementary import (
+    CHUNK,
     LARGEST,
     add_in_any_order,
     compensated,
@@ -79,7 +79,7 @@ def _sum_run(
     values: Any, maximum: float, inverse: float, inverse_rest: float, coarse: float, scaled: bool, negated: bool
 ) -> tuple[float, float]:
     """The sum of the terms of a run of elements as total and rest."""
-    total, rest = ZERO, ZERO
+    total, rest = 0.0, 0.0
     for p in range(values.size):
         value = working(-values[p] if negated else values[p])
         hi, lo = split(_term(value, working(maximum), inverse, inverse_rest, scaled), coarse)
@@ -89,15 +89,22 @@ def _sum_run(
 
 
 @kernel
+def _coarse_of_others(
+    values: Any, place: int, maximum: float, inverse: float, inverse_rest: float, scaled: bool, negated: bool
+) -> float:
+    """What `split` takes for the terms of all elements but the winner."""
+    second = max(top_of(values[:place], negated), top_of(values[place + 1 :], negated))
+    return coarse_for(np.float64(_term(working(second), working(maximum), inverse, inverse_rest, scaled)))
+
+
+@kernel
 def _sum_of_others(
     values: Any, place: int, maximum: float, inverse: float, inverse_rest: float, scaled: bool, negated: bool
 ) -> float:
     """The sum of all terms but that of the winner."""
-    before, after = values[:place], values[place + 1 :]
-    second = max(top_of(before, negated), top_of(after, negated))
-    coarse = coarse_for(np.float64(_term(working(second), working(maximum), inverse, inverse_rest, scaled)))
+    coarse = _coarse_of_others(values, place, maximum, inverse, inverse_rest, scaled, negated)
     total, rest = ZERO, ZERO
-    for run in (before, after):
+    for run in (values[:place], values[place + 1 :]):
         for start in range(0, run.size, CHUNK):
             part, lost = _sum_run(run[start : start + CHUNK], maximum, inverse, inverse_rest, coarse, scaled, negated)
             total, rest = compensated(total, rest + lost, part)
@@ -214,7 +221,7 @@ def _sum_weighted_run(
     scaled: bool,
     negated: bool,
 ) -> tuple[float, float]:
-    total, rest = ZERO, ZERO
+    total, rest = 0.0, 0.0
     for p in range(g.size):
         gradient = working(g[p])
         if weighted:
@@ -283,6 +290,82 @@ def sum_weighted(
             sums_state[MEAN, column] *= state[INVERSE, column]
 
 
+# ---- slices that lie in one run ------------------------------------------------------------------------------------
+
+
+@kernel
+def _fill_run(
+    values: Any,
+    terms: Any,
+    maximum: float,
+    inverse: float,
+    inverse_rest: float,
+    coarse: float,
+    scaled: bool,
+    negated: bool,
+) -> tuple[float, float]:
+    """As `_sum_run`, and leaves the terms."""
+    total, rest = 0.0, 0.0
+    for p in range(values.size):
+        term = _term(working(-values[p] if negated else values[p]), working(maximum), inverse, inverse_rest, scaled)
+        terms[p] = term
+        hi, lo = split(term, coarse)
+        total = add_in_any_order(total, hi)
+        rest = add_in_any_order(rest, lo)
+    return total, rest
+
+
+@kernel
+def fill_terms(
+    values: Any, terms: Any, inverse: float, inverse_rest: float, zero_if_masked: float, scaled: bool, negated: bool
+) -> float:
+    """Leaves the terms of a slice, and returns 1/(1 + T): what `reduce_softmax` says of it, with the same sums."""
+    maximum, place = find_maximum(values, negated)
+    if place < 0 or maximum == np.inf:
+        terms[:] = 0.0
+        masked = place < 0 and zero_if_masked > 0.0 and all_masked(values, np.inf if negated else -np.inf)
+        return 0.0 if masked else np.nan
+    coarse = _coarse_of_others(values, place, maximum, inverse, inverse_rest, scaled, negated)
+    total, rest = ZERO, ZERO
+    terms[place] = 1.0
+    for begin, end in ((0, place), (place + 1, values.size)):
+        run, found = values[begin:end], terms[begin:end]
+        for start in range(0, run.size, CHUNK):
+            part, lost = _fill_run(
+                run[start : start + CHUNK],
+                found[start : start + CHUNK],
+                maximum,
+                inverse,
+                inverse_rest,
+                coarse,
+                scaled,
+                negated,
+            )
+            total, rest = compensated(total, rest + lost, part)
+    return 1.0 / (1.0 + (total + rest))
+
+
+@kernel
+def _weigh_run(terms: Any, g: Any, coarse: float) -> tuple[float, float]:
+    total, rest = 0.0, 0.0
+    for p in range(g.size):
+        hi, lo = split(working(g[p]) * terms[p], coarse)
+        total = add_in_any_order(total, hi)
+        rest = add_in_any_order(rest, lo)
+    return total, rest
+
+
+@kernel
+def weigh_terms(terms: Any, g: Any, share: float) -> float:
+    """The mean of g, weighted by the terms, each times `share`."""
+    coarse = coarse_for(magnitude_of(g))
+    total, rest = ZERO, ZERO
+    for start in range(0, g.size, CHUNK):
+        part, lost = _weigh_run(terms[start : start + CHUNK], g[start : start + CHUNK], coarse)
+        total, rest = compensated(total, rest + lost, part)
+    return (total + rest if abs(total) < np.inf else total) * share
+
+
 # ---- softmax -------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +404,25 @@ def _softmax_jacobian(
     return share_slope(v, w, i, k, j, state, inverse, inverse_rest, True, False) / working(temperature)
 
 
+@kernel
+def _softmax_terms(x: Any, terms: Any, temperature: float, masked: float) -> float:
+    if temperature == 1.0:
+        return fill_terms(x, terms, 1.0, 0.0, masked, False, False)
+    inverse, inverse_rest = inverse_of(temperature)
+    return fill_terms(x, terms, inverse, inverse_rest, masked, True, False)
+
+
+@kernel
+def _softmax_whole(x: Any, terms: Any, temperature: float, masked: float) -> float:
+    return _softmax_terms(x, terms, temperature, masked)
+
+
+@kernel
+def _softmax_whole_vjp(x: Any, g: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
+    share = _softmax_terms(x, terms, temperature, masked)
+    return share / temperature, weigh_terms(terms, g, share)
+
+
 ALL_MASKED = word(
     "all_masked",
     "What a slice that is -inf throughout becomes: NaN, or masked (probability 0, gradient 0).",
@@ -344,6 +446,8 @@ SOFTMAX = AxisActivation(
     vjp_reduce=_softmax_vjp_reduce,
     vjp=_softmax_vjp,
     jacobian=_softmax_jacobian,
+    whole=_softmax_whole,
+    whole_vjp=_softmax_whole_vjp,
     range="[0, 1]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
     fast=True,
@@ -462,6 +566,17 @@ def _softmin_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, ma
     return -share_slope(v, w, i, k, j, state, 1.0, 0.0, False, True)
 
 
+@kernel
+def _softmin_whole(x: Any, terms: Any, masked: float) -> float:
+    return fill_terms(x, terms, 1.0, 0.0, masked, False, True)
+
+
+@kernel
+def _softmin_whole_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
+    share = fill_terms(x, terms, 1.0, 0.0, masked, False, True)
+    return -share, weigh_terms(terms, g, share)
+
+
 SOFTMIN = AxisActivation(
     name="softmin",
     summary="Softmax of the negated slice: the smaller an element, the larger its probability.",
@@ -475,6 +590,8 @@ SOFTMIN = AxisActivation(
     vjp_reduce=_softmin_vjp_reduce,
     vjp=_softmin_vjp,
     jacobian=_softmin_jacobian,
+    whole=_softmin_whole,
+    whole_vjp=_softmin_whole_vjp,
     range="[0, 1]",
     traits=Traits(monotonic=False, zero_centred=False, saturates="both", smooth=True),
     fast=True,

@@ -240,6 +240,11 @@ class AxisActivation:
     integer), before the parameters. The element x[i, j] has index i * inner + j from x[0, 0]."""
     fast: bool = False
     """Whether its kernels gain from single precision; where not, the fast results are the exact ones."""
+    whole: Kernel | None = None
+    """A shorter way to `forward` for a slice that lies in one run of memory: whole(x, terms, *parameters) fills terms[n], of the
+    precision's type, and returns the number (float64) that makes the result of them, y[i] = terms[i] * number."""
+    whole_vjp: Kernel | None = None
+    """Likewise whole_vjp(x, g, terms, *parameters) -> number, mean, for the product terms[i] * (g[i] - mean) * number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

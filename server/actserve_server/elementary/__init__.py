@@ -30,6 +30,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
 
 For sums along slices, whose totals are float64 in every precision:
 
+    CHUNK                   how many numbers may be summed in any order before the sum is added to the total
     exp_of_difference(v, m) exp(v - m) for v <= m; NaN in, NaN out; may be 1e-304 instead of 0 where v is -inf
     exp_of_quotient(v, m, inverse, rest)   exp((v - m) * (inverse + rest)) likewise; inverse and rest are float64
     add_in_any_order(a, b)  a + b in a loop that sums, whose order the compiler chooses
@@ -95,7 +96,7 @@ _SAME: dict[str, Any] = {
 
 
 def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
-    constants = {"LARGEST": largest, "TRIG_LIMIT": module.TRIG_LIMIT}
+    constants = {"LARGEST": largest, "TRIG_LIMIT": module.TRIG_LIMIT, "CHUNK": module.CHUNK}
     return _SAME | constants | {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
 
 
@@ -105,6 +106,7 @@ FAST: dict[str, Any] = _precision(fast, "fast", (2.0 - 2.0**-23) * 2.0**127)
 
 LARGEST: float = WIDE["LARGEST"]
 TRIG_LIMIT: float = WIDE["TRIG_LIMIT"]
+CHUNK: int = WIDE["CHUNK"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
@@ -133,4 +135,4 @@ cos_huge = wide.wide_cos_huge
 silu_slope_quotient = wide.wide_silu_slope_quotient
 gelu_slope_quotient = wide.wide_gelu_slope_quotient
 
-__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "LARGEST", "TRIG_LIMIT"]
+__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "CHUNK", "LARGEST", "TRIG_LIMIT"]

@@ -29,6 +29,8 @@ from actserve_server.elementary.source import kernel
 ROUNDER = 1.5 * 2.0**23
 """Added to a number below 2^22, it leaves the nearest integer in the low bits; subtracted again, as a float32."""
 LIFTED_ROUNDER = ROUNDER + 24.0
+CHUNK = 256
+"""A sum of so many in float32, in 32 partial sums, is good to two units in the last place."""
 MANTISSA_BITS = 23
 BIASED_ZERO = 127 << MANTISSA_BITS
 RAISED_ZERO = (127 + 64) << MANTISSA_BITS

@@ -19,6 +19,8 @@ ROUNDER = 1.5 * 2.0**52
 """Added to a number below 2^51, it leaves the nearest integer in the low bits; subtracted again, as a float64."""
 EXPONENT_ROUNDER = ROUNDER + 1023.0
 """The same, with the bias of a float64's exponent."""
+CHUNK = 4096
+"""With `split` no digit is lost in a sum of so many."""
 MANTISSA_BITS = 52
 SMALLEST_NORMAL = 2.0**-1022
 

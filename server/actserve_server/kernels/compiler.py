@@ -20,6 +20,7 @@ vjp_reduce             (x, g, state, vjp_state, params)
 vjp                    (x, g, start, out, state, vjp_state, origin, params)
 jacobian               (x, start, out, state, origin, params); out[0] is element `start` of (outer, n, inner, n)
 jacobian_diagonal      (x, start, out, state, origin, params); the entries with k = i, of x's shape
+whole_forward          (x, out, params) for inner = 1, where a record has a shorter way; whole_vjp (x, g, out, params)
                        `origin` is the global index of x[0, 0, 0]; reductions of an indexed record take it after x, g
 gated, resizing        x: (outer, n, inner); out and g of the result's shape, derivatives of x's
 forward                (x, out, params)

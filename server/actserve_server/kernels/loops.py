@@ -481,6 +481,57 @@ def _jacobian_diagonal(form: Form, kernel: Function, at: Function) -> Function:
     return jacobian_diagonal
 
 
+# Slices that lie each in one run of memory need no state between two looks at them: what the first computes, the second
+# only scales.
+
+
+def _whole(form: Form, kernel: Function) -> Function:
+    write, mend, scalar = form.write, form.mend, form.scalar
+
+    def whole(x, out, params):  # type: ignore[no-untyped-def]
+        outer, n, inner = x.shape
+        if inner != 1 or out.size != x.size:
+            raise ValueError("slices must lie in one run, and out must have as many elements as they")
+        terms = np.empty(n, scalar)
+        for o in range(outer if n > 0 else 0):
+            values = x[o].reshape(n)
+            number = scalar(kernel(values, terms, *params))
+            piece = out[o * n : o * n + n]
+            spoilt = False
+            for p in range(n):
+                piece[p], nan = write(terms[p] * number)
+                spoilt |= nan
+            if spoilt:
+                for p in range(n):
+                    piece[p] = mend(values[p], piece[p])
+
+    return whole
+
+
+def _whole_vjp(form: Form, kernel: Function) -> Function:
+    load, write, mend, scalar = form.load, form.write, form.mend, form.scalar
+
+    def whole_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        outer, n, inner = x.shape
+        if inner != 1 or out.size != x.size or g.shape != x.shape:
+            raise ValueError("slices must lie in one run, and out and g must have as many elements as they")
+        terms = np.empty(n, scalar)
+        for o in range(outer if n > 0 else 0):
+            values, gradients = x[o].reshape(n), g[o].reshape(n)
+            factor, centre = kernel(values, gradients, terms, *params)
+            number, mean = scalar(factor), scalar(centre)
+            piece = out[o * n : o * n + n]
+            spoilt = False
+            for p in range(n):
+                piece[p], nan = write(terms[p] * number * (load(gradients[p]) - mean))
+                spoilt |= nan
+            if spoilt:
+                for p in range(n):
+                    piece[p] = mend(values[p], piece[p])
+
+    return whole_vjp
+
+
 # ---- gated units -----------------------------------------------------------------------------------------------------
 
 # The first two parameters are the words `activated` (0: the first half) and `layout` (0: halves, 1: in turn). A single
@@ -700,6 +751,10 @@ def _along_axis(record: AxisActivation) -> dict[str, Operation]:
         "jacobian": Operation(_jacobian, (record.jacobian,), ("block", *_FILL), helpers=at),
         "jacobian_diagonal": Operation(_jacobian_diagonal, (record.jacobian,), ("block", *_FILL), helpers=at),
     }
+    if record.whole is not None:
+        table["whole_forward"] = Operation(_whole, (record.whole,), ("block", "output", "params"))
+    if record.whole_vjp is not None:
+        table["whole_vjp"] = Operation(_whole_vjp, (record.whole_vjp,), ("block", "block", "output", "params"))
     for gradient in record.gradients:
         table[f"gradient_{gradient.parameter}"] = Operation(
             _slices_vjp,

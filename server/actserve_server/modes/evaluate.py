@@ -25,6 +25,9 @@ With into=array the pieces are parts of that array, as long as the block's resul
 memory, and good only until the next is asked for.
 """
 
+_SHORT = 64
+"""Slices of at most so many elements are not worth a loop each."""
+
 _GRAIN = 1 << 16
 """Elements below which a part of the work is not worth handing to another core, which takes some 50 microseconds."""
 
@@ -36,6 +39,10 @@ def evaluate(subject: Subject, operation: str) -> Pieces:
         table = subject.dtype in SIXTEEN_BITS and not record.indexed and subject.columns is None
         return _from_table(subject, operation) if table and operation in _TABLED else _elementwise(subject, operation)
     if isinstance(record, AxisActivation):
+        n, inner = subject.slice_shape
+        whole = {"forward": record.whole, "vjp": record.whole_vjp}.get(operation)
+        if whole is not None and inner == 1 and _SHORT < n <= subject.piece_elements:
+            return _whole_slices(subject, operation)
         return _along_axis(subject, operation)
     return _whole_blocks(subject, operation)
 
@@ -81,10 +88,11 @@ class _Scratch:
         self._elements = subject.piece_elements
         self._memory: Array | None = None
 
-    def parts(self, size: int, into: Array | None) -> Iterator[tuple[int, int, Array]]:
-        """Begin, end and memory of each piece of a result."""
-        for start in range(0, size, self._elements):
-            stop = min(start + self._elements, size)
+    def parts(self, size: int, into: Array | None, unit: int = 1) -> Iterator[tuple[int, int, Array]]:
+        """Begin, end and memory of each piece of a result, of a multiple of `unit` elements."""
+        step = self._elements // unit * unit
+        for start in range(0, size, step):
+            stop = min(start + step, size)
             if into is not None:
                 yield start, stop, _bits(into)[start:stop]
                 continue
@@ -203,6 +211,27 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
 
             share(out.size, 1, work, grain=_GRAIN)
             yield first * growth + start, scratch.shown(out)
+
+    return pieces
+
+
+def _whole_slices(subject: Subject, operation: str) -> Pieces:
+    """Any number of slices at a time, each in one look."""
+    n, _ = subject.slice_shape
+    loop = _loop(subject, f"whole_{operation}")
+    read = readable(subject)
+    scratch = _Scratch(subject, subject.dtype)
+
+    def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
+        slices = [read(array).reshape(-1, n, 1) for array in inputs]
+        for start, stop, out in scratch.parts(inputs[0].size, into, n):
+            parts = [array[start // n : stop // n] for array in slices]
+
+            def work(begin: int, end: int, parts: list[Array] = parts, out: Array = out) -> None:
+                loop(*(array[begin:end] for array in parts), out[begin * n : end * n], subject.parameters)
+
+            subject.team.share(len(parts[0]), 1, work, grain=max(_GRAIN // n, 1))
+            yield first + start, scratch.shown(out)
 
     return pieces
 
