@@ -10,7 +10,7 @@ import pytest
 from actserve_server.elementary import WIDE, random
 from actserve_server.kernels.binding import Bindings
 
-uniform = Bindings(WIDE, "test_random").inline(random.uniform)
+uniform = Bindings(WIDE).inline(random.uniform)
 
 
 @numba.njit  # type: ignore[misc]
