@@ -34,7 +34,7 @@ test: $(READY)  ## run the tests
 test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client
 	$(BENCH)/bin/python -m pytest tests/others
 
-check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code
+check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code and page
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

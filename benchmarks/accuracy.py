@@ -34,10 +34,10 @@ from actserve_server.activations.spec import Activation
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "activations")]
 
-import oracle  # noqa: E402
-import peers  # noqa: E402
-from ours import ours  # noqa: E402
-from peers.bound import empty  # noqa: E402
+import oracle
+import peers
+from ours import ours
+from peers.bound import empty
 
 OPERATIONS = ("forward", "derivative")
 PEERS = ("PyTorch", "JAX", "NumPy/SciPy")

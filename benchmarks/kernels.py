@@ -36,11 +36,11 @@ from actserve_server.activations.spec import Activation, Record
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests" / "activations")]
 
-import oracle  # noqa: E402
-import peers  # noqa: E402
-from ours import ours  # noqa: E402
-from peers import expressions  # noqa: E402
-from peers.bound import Bound, empty, pieces, shared  # noqa: E402
+import oracle
+import peers
+from ours import ours
+from peers import expressions
+from peers.bound import Bound, empty, pieces, shared
 
 ROWS = (1_024, 32_768)
 ALONG_AXIS = ("softmax", "log_softmax")

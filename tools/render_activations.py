@@ -18,10 +18,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests" / "activations")]
 
-import mpmath as mp  # noqa: E402  # after the path of the oracle
-import oracle  # type: ignore[import-not-found]  # noqa: E402  # the formulas' evaluator, which lives with the tests
-from actserve_server.activations.catalogue import CATALOGUE  # noqa: E402
-from actserve_server.activations.spec import (  # noqa: E402
+import mpmath as mp
+import oracle  # type: ignore[import-not-found]  # the formulas' evaluator, which lives with the tests
+from actserve_server.activations.catalogue import CATALOGUE
+from actserve_server.activations.spec import (
     Activation,
     AxisActivation,
     GatedActivation,

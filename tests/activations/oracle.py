@@ -6,6 +6,7 @@ carried. It shares no code with the kernels, and knows nothing of how they are c
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -29,6 +30,40 @@ __all__ = [
 ]
 
 
+@functools.cache
+def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
+    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2, else to 60 digits."""
+    h = sorted(((alpha - 1) * v for v in x if not mp.isinf(v)), reverse=True)
+    if alpha in (2, 1.5):
+        for count in range(len(h), 0, -1):
+            mean = mp.fsum(h[:count]) / count
+            if alpha == 2:
+                tau = mean - mp.mpf(1) / count
+            else:
+                spread = (1 - mp.fsum((v - mean) ** 2 for v in h[:count])) / count
+                if spread < 0:
+                    continue
+                tau = mean - mp.sqrt(spread)
+            if h[count - 1] > tau:
+                return tau
+    with mp.workdps(90):
+        top = h[0]
+        below = [v - top for v in h]
+        low, high = mp.mpf(-1), mp.mpf(0)
+        for _ in range(230):
+            middle = (low + high) / 2
+            over = mp.fsum((v - middle) ** (1 / (alpha - 1)) for v in below if v > middle) > 1
+            low, high = (middle, high) if over else (low, middle)
+    return top + low
+
+
+_THRESHOLDS = {
+    "sparsemax_threshold": lambda x: _entmax_threshold(tuple(x), mp.mpf(2)),
+    "entmax_threshold": lambda x, alpha: _entmax_threshold(tuple(x), mp.mpf(alpha)),
+}
+"""What formulas of sparse maps may name beside the functions."""
+
+
 def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *, partial: str = "") -> Real:
     """The value of a gated unit at finite numbers, or its partial derivative with respect to "u" or "v"."""
     formula = {"": record.formula, "u": record.u_formula, "v": record.v_formula}[partial]
@@ -42,7 +77,7 @@ def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[fl
     There is no noise unless they bring it.
     """
     with mp.workdps(DIGITS):
-        known = names(record, params) | _silence(x) | others | {"x": [mp.mpf(v) for v in x]}
+        known = names(record, params) | _of_slices(x) | others | {"x": [mp.mpf(v) for v in x]}
         return [mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x))]
 
 
@@ -52,7 +87,7 @@ def slice_jacobian(
     """dy_i/dx_k for all i, k of one slice."""
     every = range(len(x))
     with mp.workdps(DIGITS):
-        known = _slice_names(record, x, params, **others) | _silence(x) | others
+        known = _slice_names(record, x, params, **others) | others
         code = compiled(record.derivative_formula)
         return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every] for i in every]
 
@@ -66,13 +101,14 @@ def slice_gradient(
         return [mp.mpf(eval(compiled(of.formula), known | {"i": i})) for i in range(len(x))]
 
 
-def _silence(x: Sequence[float]) -> dict[str, Any]:
-    return {"noise": [0] * len(x)}
+def _of_slices(x: Sequence[float]) -> dict[str, Any]:
+    """What formulas of slices may name beside all others."""
+    return {**_THRESHOLDS, "noise": [0] * len(x)}
 
 
 def _slice_names(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> dict[str, Any]:
     results = slice_values(record, x, params, **others)
-    return names(record, params) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
+    return names(record, params) | _of_slices(x) | {"x": [mp.mpf(v) for v in x], record.name: lambda _, i: results[i]}
 
 
 def ulp(exact: Real, dtype: Any) -> Real:

@@ -117,6 +117,13 @@ def test_gradients_of_channels_are_exact_sums(dtype: Any, client: Client) -> Non
     assert float(whole.parameters["slope"]) == math.fsum(terms.ravel())
 
 
+def test_fast_answers_exactly_where_single_precision_cannot_hold_a_channel(client: Client) -> None:
+    x, slope = -np.ones((1, 2), np.float32), np.array([1e-40, 1e38])
+    fast = client.forward("prelu", x, slope=slope, accuracy="fast")
+    np.testing.assert_array_equal(fast, client.forward("prelu", x, slope=slope))
+    assert (fast != 0).all()
+
+
 def test_gradients_are_refused_where_there_are_none(client: Client) -> None:
     x = normal(3)
     with pytest.raises(InvalidRequest, match="no parameter"):
@@ -202,6 +209,7 @@ def test_every_preset_of_every_record_computes(client: Client) -> None:
         ("rrelu", {"training": 1.0}, "true or false"),
         ("glu", {"layout": "striped"}, "split"),
         ("maxout", {"num_units": 1.5}, "whole number"),
+        ("topk", {"k": 7}, "the axis has 6 elements"),
     ],
 )
 def test_parameters_out_of_bounds_are_refused(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,39 +49,6 @@ _NAMES: dict[str, Any] = {
     for name in ("atan", "cos", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt")
 }
 _NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
-
-
-@functools.cache
-def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
-    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2, else to 60 digits."""
-    h = sorted(((alpha - 1) * v for v in x if not mp.isinf(v)), reverse=True)
-    if alpha in (2, 1.5):
-        for count in range(len(h), 0, -1):
-            mean = mp.fsum(h[:count]) / count
-            if alpha == 2:
-                tau = mean - mp.mpf(1) / count
-            else:
-                spread = (1 - mp.fsum((v - mean) ** 2 for v in h[:count])) / count
-                if spread < 0:
-                    continue
-                tau = mean - mp.sqrt(spread)
-            if h[count - 1] > tau:
-                return tau
-    with mp.workdps(90):
-        top = h[0]
-        below = [v - top for v in h]
-        low, high = mp.mpf(-1), mp.mpf(0)
-        for _ in range(230):
-            middle = (low + high) / 2
-            over = mp.fsum((v - middle) ** (1 / (alpha - 1)) for v in below if v > middle) > 1
-            low, high = (middle, high) if over else (low, middle)
-    return top + low
-
-
-_NAMES |= {
-    "sparsemax_threshold": lambda x: _entmax_threshold(tuple(x), mp.mpf(2)),
-    "entmax_threshold": lambda x, alpha: _entmax_threshold(tuple(x), mp.mpf(alpha)),
-}
 
 
 def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
@@ -129,7 +97,14 @@ def gradient(record: Activation, of: ParameterGradient, x: float, params: Sequen
     return _value(record, of.formula, x, tuple(params))
 
 
-@functools.cache
+_REMEMBERED = 1 << 14
+"""How many values are kept: a table asks for a few thousand, and a test for the same ones in several types."""
+
+_precision = threading.RLock()
+"""mpmath's precision belongs to the whole process: whoever changes it must be alone until it is as it was."""
+
+
+@functools.lru_cache(_REMEMBERED)
 def _value(record: Activation, formula: str, x: float | Real, params: tuple[float, ...]) -> Real:
     """As many digits are carried as a float needs.
 
@@ -139,7 +114,7 @@ def _value(record: Activation, formula: str, x: float | Real, params: tuple[floa
     code = compiled(formula)
 
     def at(digits: int) -> Real:
-        with mp.workdps(digits):
+        with _precision, mp.workdps(digits):
             return mp.mpf(eval(code, names(record, params) | {"x": mp.mpf(x)}))
 
     if isinstance(x, float):
@@ -148,7 +123,7 @@ def _value(record: Activation, formula: str, x: float | Real, params: tuple[floa
         digits = int(40 + loss + max(0.0, math.log10(magnitude) if magnitude else 0.0))
         if digits < DIGITS / 3:
             first, second = at(digits), at(digits + digits // 2)
-            with mp.workdps(DIGITS):
+            with _precision, mp.workdps(DIGITS):
                 if second != 0 and abs(first - second) <= abs(second) * mp.mpf(10) ** -35:
                     return second
     return at(DIGITS)

@@ -207,7 +207,7 @@ TOPK = AxisActivation(
     traits=Traits(monotonic=True, zero_centred=False, saturates="left", smooth=False),
     advice="For sparse autoencoders: exactly how many features may be active is set, not tuned through a penalty.",
     parameters=(
-        Parameter("k", "How many elements are kept.", None, kind="integer", low=1.0, low_open=False),
+        Parameter("k", "How many elements are kept.", None, kind="integer", low=1.0, low_open=False, within_axis=True),
         Parameter("relu", "Whether kept elements below zero become 0.", True, kind="flag"),
         word("by", "What elements are ranked by: their value or their magnitude.", "value", "magnitude"),
     ),

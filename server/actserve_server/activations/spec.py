@@ -53,6 +53,8 @@ class Parameter:
     """Whether an array may be given, with a value for each channel."""
     optional: bool = False
     """Whether it may be left out although it has no default."""
+    within_axis: bool = False
+    """Whether it may be at most as large as the axis is long."""
 
     def allowed(self) -> str:
         """The values allowed, in words, for messages and documentation."""

@@ -1,4 +1,5 @@
-"""Elementary functions for float64 results: within about one unit in the last place over the whole domain.
+"""Elementary functions for float64 results: within about one unit in the last place over the whole domain (the normal tail
+and the quotients of slopes, from dense scans, within two and a half).
 
 Scalar and free of branches, so that the loop which a kernel is compiled into is vectorized as a whole; no instruction
 is needed that AVX2 lacks (a number is rounded, and its integer read, by adding 1.5 * 2^52). Overflow goes to infinity

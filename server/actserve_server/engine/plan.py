@@ -187,14 +187,15 @@ def _result_length(record: Record, axis: int | None, shape: tuple[int, ...], giv
     if axis is None:
         return 0
     n = shape[axis] if shape else 1
-    k = given.options.get("k")
-    if isinstance(k, int) and k > n:
-        raise InvalidParameter(
-            f"k of {record.name} is {k}, and the axis has {n} elements",
-            field="header.parameters['k']",
-            value=k,
-            allowed=f"a whole number in [1, {n}]",
-        )
+    for parameter in record.parameters:
+        value = given.options.get(parameter.name)
+        if parameter.within_axis and isinstance(value, int) and value > n:
+            raise InvalidParameter(
+                f"{parameter.name} of {record.name} is {value}, and the axis has {n} elements",
+                field=f"header.parameters[{parameter.name!r}]",
+                value=value,
+                allowed=f"at most {n}",
+            )
     if isinstance(record, GatedActivation):
         if n % 2 or not shape:
             raise InvalidShape(

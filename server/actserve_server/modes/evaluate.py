@@ -108,7 +108,8 @@ class _Scratch:
 def _loop(subject: Subject, operation: str) -> Callable[..., None]:
     """The compiled loop of an operation, for what `readable` gives."""
     record = subject.record
-    fast = has_fast(record, operation) and all(fits_single(number) for number in subject.parameters)
+    numbers = subject.parameters if subject.columns is None else subject.columns.values.reshape(-1).tolist()
+    fast = has_fast(record, operation) and all(map(fits_single, numbers))
     accuracy = subject.accuracy if fast else "exact"
     wide = operation.startswith(("gradient", "reduce", "vjp_reduce"))
     dtype = wide_enough(subject.dtype) if wide else subject.dtype
