@@ -179,6 +179,11 @@ def test_a_preset_means_a_librarys_name_and_defaults(
     np.testing.assert_array_equal(client.forward(f"{preset}:{name}", x), expected)
 
 
+def test_our_name_is_meant_where_a_library_has_none(client: Client) -> None:
+    x = normal(100)
+    np.testing.assert_array_equal(client.forward("gelu_tanh", x, preset="keras"), client.forward("gelu_tanh", x))
+
+
 def test_what_a_library_lacks_is_said(client: Client) -> None:
     with pytest.raises(UnknownActivation, match="in keras"):
         client.forward("leaky_rellu", normal(3), preset="keras")

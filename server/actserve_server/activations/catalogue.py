@@ -103,8 +103,8 @@ def find(name: str) -> Record | None:
     return _BY_PLAIN_NAME.get(_plain(name))
 
 
-def find_in(library: str, name: str) -> tuple[Record, Library] | None:
-    """The activation that a library calls by that name, or by ours, and how it is there; or None.
+def find_in(library: str, name: str) -> tuple[Record, Library | None] | None:
+    """The activation that a library calls by that name, or else we do, and how it is there, if it is there; or None.
 
     >>> record, there = find_in("jax", "gelu")
     >>> record.name
@@ -116,7 +116,7 @@ def find_in(library: str, name: str) -> tuple[Record, Library] | None:
     record = find(name)
     if record is None:
         return None
-    return next(((record, there) for there in record.libraries if there.library == library), None)
+    return record, next((there for there in record.libraries if there.library == library), None)
 
 
 def near(name: str, library: str | None = None) -> tuple[str, ...]:
