@@ -315,6 +315,7 @@ RRELU = Activation(
         {"lower": -0.3, "upper": 0.3},
     ),
     indexed=True,
+    drawn_if="training",
     ulp=1.0,
 )
 

@@ -188,6 +188,8 @@ class Activation:
     the wide elementary functions, as an error of 2^-40 relative to a term would be one of the result."""
     indexed: bool = False
     """Whether its kernels take the element's global index (an integer) between the element and the parameters."""
+    drawn_if: str = ""
+    """The flag without which the index has no say, so that what it gives is a function of the element alone."""
     huge: Kernel | None = None
     """Says (x, *parameters) whether an element is too large for `forward` and `derivative`; the next two are right there, and
     everywhere, but too slow for all."""

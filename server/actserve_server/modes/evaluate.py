@@ -36,8 +36,7 @@ def evaluate(subject: Subject, operation: str) -> Pieces:
     """The evaluation of an operation: forward, derivative, vjp, jacobian, jacobian_diagonal, or gradient_NAME."""
     record = subject.record
     if isinstance(record, Activation):
-        table = subject.dtype in SIXTEEN_BITS and not record.indexed and subject.columns is None
-        return _from_table(subject, operation) if table and operation in _TABLED else _elementwise(subject, operation)
+        return (_from_table if _has_table(subject, operation) else _elementwise)(subject, operation)
     if isinstance(record, AxisActivation):
         n, inner = subject.slice_shape
         whole = {"forward": record.whole, "vjp": record.whole_vjp}.get(operation)
@@ -150,6 +149,14 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
 
 
 _TABLED = ("forward", "derivative", "vjp")
+
+
+def _has_table(subject: Subject, operation: str) -> bool:
+    """Whether a result is a function of one 16-bit element, and of nothing else that varies."""
+    record = subject.record
+    assert isinstance(record, Activation)
+    drawn = record.indexed and (not record.drawn_if or bool(subject.options.get(record.drawn_if)))
+    return subject.dtype in SIXTEEN_BITS and subject.columns is None and not drawn and operation in _TABLED
 
 
 def _from_table(subject: Subject, operation: str) -> Pieces:

@@ -32,13 +32,19 @@ def _every(dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
         return np.arange(1 << 16, dtype=np.uint16).view(dtype).astype(np.float64)
 
 
+def _evaluate(record: Activation, operation: str, x: Array, out: Array, parameters: tuple[float, ...]) -> None:
+    """Run the float64 kernel; where it takes an index, any will do, for nothing is drawn."""
+    index = (0,) if record.indexed else ()
+    load(record, operation, np.float64)(x, *index, out, parameters)
+
+
 @functools.lru_cache(_KEPT)
 def derivative_table(
     record: Activation, operation: str, dtype: np.dtype[Any], parameters: tuple[float, ...]
 ) -> npt.NDArray[np.float64]:
     """f' at all numbers of a type, not rounded: for products with a gradient, which are rounded afterwards."""
     values = np.empty(1 << 16)
-    load(record, "derivative", np.float64)(_every(dtype), values, parameters)
+    _evaluate(record, "derivative", _every(dtype), values, parameters)
     return values
 
 
@@ -48,7 +54,7 @@ def rounded_table(
 ) -> npt.NDArray[np.uint16]:
     """The bits of f ("forward") or f' ("derivative") at all numbers of a type."""
     x, values, bits = _every(dtype), np.empty(1 << 16), np.empty(1 << 16, np.uint16)
-    load(record, operation, np.float64)(x, values, parameters)
+    _evaluate(record, operation, x, values, parameters)
     narrow = load_service("narrow", dtype)
     narrow(values, bits)
     places, middles = _doubtful(values, bits, dtype)
@@ -71,7 +77,8 @@ def _doubtful(values: Array, bits: Array, dtype: np.dtype[Any]) -> tuple[Array, 
     with np.errstate(all="ignore"):
         rounded = bits.view(dtype).astype(np.float64)
         middles = [(rounded + (bits + np.uint16(step)).view(dtype).astype(np.float64)) / 2 for step in (1, 0xFFFF)]
-        middle = np.where(np.abs(middles[0] - values) <= np.abs(middles[1] - values), *middles)
+        # Beside zero a step of the bits leads to a NaN, which is no neighbour.
+        middle = np.where(np.abs(middles[1] - values) < np.abs(middles[0] - values), middles[1], middles[0])
         near = np.abs(middle - values) <= _DOUBT_ULP * np.spacing(np.abs(values))
     places = np.flatnonzero(near & np.isfinite(values) & np.isfinite(rounded) & (values != rounded))
     return places, middle[places]
