@@ -176,6 +176,14 @@ def tables() -> dict[str, Table]:
                 lambda z: z / 2,
                 "p in log(1 + f) = 2s + s z p(z), z = s^2",
             )
+        tables_of_kind["LOG_OF_MORE"] = Table(
+            odd_remainder(lambda t: 2 * mp.atanh(t / 2), mp.mpf(1) / 12),
+            mp.mpf(0),
+            mp.mpf(4) / 9 * (1 + mp.mpf(2) ** -20),
+            {"WIDE": 9, "NARROW": 5, "FAST": 3}[kind],
+            odd_weight(lambda t: 2 * mp.atanh(t / 2)),
+            "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
+        )
         tables_of_kind["TAIL"] = Table(
             scaled_normal_tail,
             mp.mpf(-1),
@@ -245,14 +253,6 @@ def tanh_shortfall(z: Real) -> Real:
 def curves() -> dict[str, Table]:
     """Tables that activations bring along, the same in every precision."""
     return {
-        "LOG_OF_MORE": Table(
-            odd_remainder(lambda t: 2 * mp.atanh(t / 2), mp.mpf(1) / 12),
-            mp.mpf(0),
-            mp.mpf(4) / 9 * (1 + mp.mpf(2) ** -20),
-            9,
-            odd_weight(lambda t: 2 * mp.atanh(t / 2)),
-            "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
-        ),
         "SHRINK": Table(
             tanh_shortfall, mp.mpf(0), mp.mpf(1), 15, relative(tanh_shortfall), "p in tanh(x) = x - x z p(z), z = x^2"
         ),
@@ -344,6 +344,7 @@ def constants() -> dict[str, list[float]]:
         "FAST_INVERSE_HALF_PI": parts(2 / mp.pi, to_float32),
         "FAST_HALF_PI": parts(mp.pi / 2, to_float32, 3),
         "SILU_ROOT": parts(SILU_ROOT),
+        "FAST_SILU_ROOT": parts(SILU_ROOT, to_float32),
         "GELU_ROOT": parts(GELU_ROOT),
         "ELISH_ROOT": parts(mp.log(mp.sqrt(2) - 1)),
         "HARD_ELISH_ROOT": parts(mp.findroot(lambda x: mp.exp(x) * (x + 2) - 1, -0.44)),

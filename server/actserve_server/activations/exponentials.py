@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 
+from actserve_server.activations.sigmoids import within_exp_limit
 from actserve_server.activations.spec import (
     Activation,
     Constraint,
     Library,
     Parameter,
     ParameterGradient,
+    Quick,
     Traits,
     kernel,
 )
-from actserve_server.elementary import decay_sum, exp, expm1, quotient, scaled_exp, working
+from actserve_server.elementary import decay_sum, exp, expm1, quick_exp, quotient, scaled_exp, working
 
 __all__ = ["CELU", "ELU", "EXPONENTIAL", "PELU", "SELU"]
 
@@ -25,6 +27,11 @@ would be subnormal and have lost its digits."""
 @kernel
 def _exponential(x: float) -> float:
     return exp(x)
+
+
+@kernel
+def _quick_exponential(x: float) -> float:
+    return quick_exp(x, 0.0)
 
 
 EXPONENTIAL = Activation(
@@ -51,6 +58,7 @@ EXPONENTIAL = Activation(
         Library("ggml", ("EXP",)),
     ),
     ulp=2.0,
+    quick=Quick(within_exp_limit, _quick_exponential, _quick_exponential),
 )
 
 

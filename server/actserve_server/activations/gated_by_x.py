@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Traits, kernel
+from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Quick, Traits, kernel
 from actserve_server.elementary import (
+    EXP_LIMIT,
     LARGEST,
     decayed,
     exp_sum,
     fma,
     gelu_slope_quotient,
     offset,
+    quick_exp,
+    quick_product,
     scaled_normal_tail,
     silu_slope_quotient,
+    swish_slope,
     two_product,
     working,
 )
@@ -136,6 +140,23 @@ def _silu_slope(x: float, beta: float) -> float:
     return silu_slope_times(x, 1.0, beta)
 
 
+@kernel
+def _silu_is_usual(x: float, beta: float) -> bool:
+    return abs(working(beta) * x) <= 0.5 * EXP_LIMIT
+
+
+@kernel
+def _quick_silu(x: float, beta: float) -> float:
+    hi, lo = quick_product(beta, x)
+    return x / (1.0 + quick_exp(-hi, -lo))
+
+
+@kernel
+def _quick_silu_slope(x: float, beta: float) -> float:
+    hi, lo = quick_product(beta, x)
+    return swish_slope(hi, lo)
+
+
 SILU = Activation(
     name="silu",
     summary="x times its own sigmoid: smooth, and slightly negative to the left of zero.",
@@ -164,6 +185,7 @@ SILU = Activation(
         Library("timm", ("silu", "swish")),
     ),
     tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
+    quick=Quick(_silu_is_usual, _quick_silu, _quick_silu_slope),
 )
 
 
@@ -190,6 +212,23 @@ def _quick_gelu_slope(x: float) -> float:
     return quick_gelu_slope_times(x, 1.0)
 
 
+@kernel
+def _quick_gelu_is_usual(x: float) -> bool:
+    return abs(x) <= 0.25 * EXP_LIMIT
+
+
+@kernel
+def _quick_quick_gelu(x: float) -> float:
+    hi, lo = quick_product(QUICKNESS, x)
+    return x / (1.0 + quick_exp(-hi, -lo))
+
+
+@kernel
+def _quick_quick_gelu_slope(x: float) -> float:
+    hi, lo = quick_product(QUICKNESS, x)
+    return swish_slope(hi, lo)
+
+
 QUICK_GELU = Activation(
     name="quick_gelu",
     summary="x times the sigmoid of 1.702 x: a quick approximation of GELU.",
@@ -207,6 +246,7 @@ QUICK_GELU = Activation(
         Library("ggml", ("GELU_QUICK",)),
         Library("timm", ("quick_gelu",)),
     ),
+    quick=Quick(_quick_gelu_is_usual, _quick_quick_gelu, _quick_quick_gelu_slope),
 )
 
 

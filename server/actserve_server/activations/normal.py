@@ -5,12 +5,14 @@ A square in an exponent is carried as hi + lo: to round it would cost as many un
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
+from actserve_server.activations.spec import Activation, Library, Parameter, Quick, Traits, kernel
 from actserve_server.elementary import (
+    EXP_LIMIT,
     LARGEST,
     decay_sum,
     erf,
     fma,
+    quick_exp,
     quotient,
     scaled_exp,
     scaled_normal_tail,
@@ -35,6 +37,23 @@ def _gaussian(x: float) -> float:
 
 
 @kernel
+def _square_is_usual(x: float) -> bool:
+    return x * x <= EXP_LIMIT
+
+
+@kernel
+def _exp_of_square(x: float) -> float:
+    """exp(-x^2)."""
+    hi = -(x * x)
+    return quick_exp(hi, -fma(x, x, hi))
+
+
+@kernel
+def _quick_gaussian_slope(x: float) -> float:
+    return -2.0 * x * _exp_of_square(x)
+
+
+@kernel
 def _gaussian_slope(x: float) -> float:
     a = max(min(x, GONE), -GONE)
     hi = -(a * a)
@@ -56,6 +75,7 @@ GAUSSIAN = Activation(
     advice="For networks of coordinates, as in neural fields, and for radial basis functions.",
     aliases=("radial_basis",),
     ulp=2.0,
+    quick=Quick(_square_is_usual, _exp_of_square, _quick_gaussian_slope),
 )
 
 
@@ -126,6 +146,11 @@ def _erf_slope(x: float) -> float:
     return scaled_exp(TWO_OVER_SQRT_PI, hi, -fma(a, a, hi))
 
 
+@kernel
+def _quick_erf_slope(x: float) -> float:
+    return TWO_OVER_SQRT_PI * _exp_of_square(x)
+
+
 ERF = Activation(
     name="erf",
     summary="From -1 to 1 along an S: the error function, steeper than tanh and flatter at its ends.",
@@ -145,4 +170,5 @@ ERF = Activation(
         Library("tensorflow", ("erf",)),
         Library("onnx", ("Erf",)),
     ),
+    quick=Quick(_square_is_usual, _erf, _quick_erf_slope),
 )

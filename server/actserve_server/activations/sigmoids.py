@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import decay_sum, fma, over_sum, scaled_exp, tanh
+from actserve_server.activations.spec import Activation, Library, Quick, Traits, kernel
+from actserve_server.elementary import EXP_LIMIT, decay_sum, fma, over_sum, quick_exp, scaled_exp, tanh
 
-__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum"]
+__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum", "within_exp_limit"]
 
 
 @kernel
@@ -25,6 +25,22 @@ def _sigmoid(x: float) -> float:
 def _sigmoid_slope(x: float) -> float:
     decay = decay_sum(-abs(x), 0.0)
     return decay / fma(decay, 2.0 + decay, 1.0)
+
+
+@kernel
+def _quick_sigmoid(x: float) -> float:
+    return 1.0 / (1.0 + quick_exp(-x, 0.0))
+
+
+@kernel
+def _quick_sigmoid_slope(x: float) -> float:
+    decay = quick_exp(-abs(x), 0.0)
+    return decay / fma(decay, 2.0 + decay, 1.0)
+
+
+@kernel
+def within_exp_limit(x: float) -> bool:
+    return abs(x) <= EXP_LIMIT
 
 
 SIGMOID = Activation(
@@ -59,6 +75,7 @@ SIGMOID = Activation(
         Library("timm", ("sigmoid",)),
     ),
     ulp=2.0,
+    quick=Quick(within_exp_limit, _quick_sigmoid, _quick_sigmoid_slope),
 )
 
 

@@ -7,39 +7,26 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.sigmoids import sigmoid_of_sum
-from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, decay_sum, fma, over_sum, scaled_exp, sqrt, two_product, working
-from actserve_server.elementary.bits import polynomial
-
-__all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS", "log_of_more"]
-
-# p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-58.62. Printed by
-# tools/fit_elementary.py LOG_OF_MORE.
-LOG_OF_MORE = (
-    0.08333333333333288,
-    0.012500000000048476,
-    0.0022321428553216957,
-    0.00043402781159479123,
-    8.877804921434078e-05,
-    1.8782407700736335e-05,
-    4.059180135398913e-06,
-    9.235339380345629e-07,
-    1.5916778138904082e-07,
-    8.110879991368209e-08,
+from actserve_server.activations.sigmoids import sigmoid_of_sum, within_exp_limit
+from actserve_server.activations.spec import Activation, Library, Parameter, Quick, Traits, kernel
+from actserve_server.elementary import (
+    EXP_LIMIT,
+    LARGEST,
+    decay_sum,
+    fma,
+    log_of_more,
+    quick_exp,
+    quick_product,
+    scaled_exp,
+    sqrt,
+    two_product,
+    working,
 )
+
+__all__ = ["LOG_SIGMOID", "SOFTPLUS", "SQRT_SOFTPLUS"]
 
 # Below exp(-40), log(1 + e) is e to within half a unit in the last place.
 LINEAR_TAIL = -40.0
-
-
-# Shorter than log1p, which has to look for the power of two.
-@kernel
-def log_of_more(e: float) -> float:
-    """log(1 + e) for 0 <= e <= 1."""
-    t = over_sum(2.0 * e, 2.0, e)
-    z = t * t
-    return fma(t * z, polynomial(z, LOG_OF_MORE), t)
 
 
 # log(1 + exp(beta x))/beta = (x where beta x > 0, else 0) + log(1 + exp(-|beta x|))/beta. beta x is carried as hi + lo, and
@@ -64,6 +51,28 @@ def _softplus(x: float, beta: float, threshold: float) -> float:
 def _softplus_slope(x: float, beta: float, threshold: float) -> float:
     hi, lo = two_product(beta, x)
     return 1.0 if (hi - working(threshold)) + lo > 0.0 else sigmoid_of_sum(hi, lo)
+
+
+@kernel
+def _softplus_is_usual(x: float, beta: float, threshold: float) -> bool:
+    return abs(working(beta) * x) <= EXP_LIMIT
+
+
+@kernel
+def _quick_softplus(x: float, beta: float, threshold: float) -> float:
+    hi, lo = quick_product(beta, x)
+    inverse = 1.0 / beta
+    inverse_hi = working(inverse)
+    inverse_lo = working((inverse - inverse_hi) + fma(-inverse, beta, 1.0) / beta)
+    growth = log_of_more(quick_exp(-abs(hi), -lo if hi > 0.0 else lo))
+    exact = (x if hi > 0.0 else 0.0) + fma(growth, inverse_hi, growth * inverse_lo)
+    return x if (hi - working(threshold)) + lo > 0.0 else exact
+
+
+@kernel
+def _quick_softplus_slope(x: float, beta: float, threshold: float) -> float:
+    hi, lo = quick_product(beta, x)
+    return 1.0 if (hi - working(threshold)) + lo > 0.0 else 1.0 / (1.0 + quick_exp(-hi, -lo))
 
 
 SOFTPLUS = Activation(
@@ -101,6 +110,7 @@ SOFTPLUS = Activation(
     ),
     tried=({"beta": 0.5}, {"beta": -1.7}, {"beta": 1e-3}, {"beta": 1e-200}, {"beta": 3.1, "threshold": 20.0}),
     ulp=2.0,
+    quick=Quick(_softplus_is_usual, _quick_softplus, _quick_softplus_slope),
 )
 
 
@@ -112,6 +122,16 @@ def _log_sigmoid(x: float) -> float:
 @kernel
 def _log_sigmoid_slope(x: float) -> float:
     return sigmoid_of_sum(-x, 0.0)
+
+
+@kernel
+def _quick_log_sigmoid(x: float) -> float:
+    return -(max(-x, 0.0) + log_of_more(quick_exp(-abs(x), 0.0)))
+
+
+@kernel
+def _quick_log_sigmoid_slope(x: float) -> float:
+    return 1.0 / (1.0 + quick_exp(x, 0.0))
 
 
 LOG_SIGMOID = Activation(
@@ -135,6 +155,7 @@ LOG_SIGMOID = Activation(
         Library("tensorflow", ("log_sigmoid",)),
     ),
     ulp=2.0,
+    quick=Quick(within_exp_limit, _quick_log_sigmoid, _quick_log_sigmoid_slope),
 )
 
 

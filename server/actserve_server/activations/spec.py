@@ -150,6 +150,24 @@ class Traits:
     """Has a continuous derivative everywhere."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Quick:
+    """Shorter kernels, which need not look after infinities, NaN, underflow and overflow.
+
+    The loop takes them for every element where `usual` says so, and the record's own kernels for the others: by the element
+    alone, so that bits do not depend on its neighbours.
+    """
+
+    usual: Kernel
+    """Says (x, *parameters) whether the quick kernels are right there, within the bounds that hold for the record's own. It
+    is false for NaN and infinities."""
+    forward: Kernel
+    derivative: Kernel
+    one_by_one: bool = False
+    """Whether the record's own kernels are loops or long, so that only the unusual elements are given to them; otherwise a
+    block with some of them is computed by both."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Activation:
     """An elementwise activation: y = f(x), each element by itself.
@@ -190,11 +208,8 @@ class Activation:
     """Whether its kernels take the element's global index (an integer) between the element and the parameters."""
     drawn_if: str = ""
     """The flag without which the index has no say, so that what it gives is a function of the element alone."""
-    huge: Kernel | None = None
-    """Says (x, *parameters) whether an element is too large for `forward` and `derivative`; the next two are right there, and
-    everywhere, but too slow for all."""
-    huge_forward: Kernel | None = None
-    huge_derivative: Kernel | None = None
+    quick: Quick | None = None
+    """Shorter kernels for the elements that people have."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,6 +15,7 @@ from actserve_server.activations.spec import (
     Library,
     Parameter,
     ParameterGradient,
+    Quick,
     Traits,
     kernel,
 )
@@ -25,6 +26,7 @@ from actserve_server.elementary import (
     cos_huge,
     cos_sum,
     fma,
+    quick_product,
     sin_huge,
     sin_sum,
     two_product,
@@ -46,47 +48,48 @@ def _angle(x: float, factor: float) -> tuple[float, float]:
     return two_product(factor, x if factor != 0.0 else 0.0)
 
 
+# Half the limit, as a slope may ask for the sine of twice the angle.
 @kernel
-def _is_huge(x: float, factor: float) -> bool:
-    hi, _ = _angle(x, factor)
-    return abs(hi) > TRIG_LIMIT
+def _is_small(x: float, factor: float) -> bool:
+    return abs(working(factor) * x) <= 0.5 * TRIG_LIMIT
 
 
 # In float64 also where numbers are float32: of a huge product their hi and lo would lack whole turns.
 @kernel
 def _huge_angle(x: float, factor: float) -> tuple[float, float]:
-    hi = factor * x
-    return hi, (fma(factor, x, -hi) if abs(hi) < INFINITY else 0.0)
+    multiplied = x if factor != 0.0 else 0.0
+    hi = factor * multiplied
+    return hi, (fma(factor, multiplied, -hi) if abs(hi) < INFINITY else 0.0)
 
 
 # The sine of infinity is NaN, which is also what an angle becomes that no float64 can hold.
 @kernel
-def _sine_of_huge(x: float, factor: float) -> float:
+def _any_sine(x: float, factor: float) -> float:
     hi, lo = _huge_angle(x, factor)
     return sin_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
 
 
 @kernel
-def _cosine_of_huge(x: float, factor: float) -> float:
+def _any_cosine(x: float, factor: float) -> float:
     hi, lo = _huge_angle(x, factor)
     return cos_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
 
 
 @kernel
 def _sin(x: float, omega: float) -> float:
-    hi, lo = _angle(x, omega)
+    hi, lo = quick_product(omega, x)
     return sin_sum(hi, lo)
 
 
 @kernel
 def _sin_slope(x: float, omega: float) -> float:
-    hi, lo = _angle(x, omega)
+    hi, lo = quick_product(omega, x)
     return working(omega) * cos_sum(hi, lo)
 
 
 @kernel
-def _sin_slope_huge(x: float, omega: float) -> float:
-    return working(omega) * _cosine_of_huge(x, omega)
+def _any_sin_slope(x: float, omega: float) -> float:
+    return working(omega) * _any_cosine(x, omega)
 
 
 OMEGA = Parameter(name="omega", meaning="The frequency, in radians.", default=1.0, aliases=("frequency",))
@@ -98,8 +101,8 @@ SIN = Activation(
     "functions, NeurIPS 2020, arXiv:2006.09661",
     formula="sin(omega * x)",
     derivative_formula="omega * cos(omega * x)",
-    forward=_sin,
-    derivative=_sin_slope,
+    forward=_any_sine,
+    derivative=_any_sin_slope,
     range="[-1, 1]",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
@@ -113,27 +116,25 @@ SIN = Activation(
         Library("ggml", ("SIN",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    huge=_is_huge,
-    huge_forward=_sine_of_huge,
-    huge_derivative=_sin_slope_huge,
+    quick=Quick(_is_small, _sin, _sin_slope, one_by_one=True),
 )
 
 
 @kernel
 def _cos(x: float, omega: float) -> float:
-    hi, lo = _angle(x, omega)
+    hi, lo = quick_product(omega, x)
     return cos_sum(hi, lo)
 
 
 @kernel
 def _cos_slope(x: float, omega: float) -> float:
-    hi, lo = _angle(x, omega)
+    hi, lo = quick_product(omega, x)
     return -working(omega) * sin_sum(hi, lo)
 
 
 @kernel
-def _cos_slope_huge(x: float, omega: float) -> float:
-    return -working(omega) * _sine_of_huge(x, omega)
+def _any_cos_slope(x: float, omega: float) -> float:
+    return -working(omega) * _any_sine(x, omega)
 
 
 COS = Activation(
@@ -142,8 +143,8 @@ COS = Activation(
     reference="Rahimi and Recht, Random features for large-scale kernel machines, NIPS 2007",
     formula="cos(omega * x)",
     derivative_formula="-omega * sin(omega * x)",
-    forward=_cos,
-    derivative=_cos_slope,
+    forward=_any_cosine,
+    derivative=_any_cos_slope,
     range="[-1, 1]",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
@@ -156,9 +157,7 @@ COS = Activation(
         Library("ggml", ("COS",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    huge=_is_huge,
-    huge_forward=_cosine_of_huge,
-    huge_derivative=_cos_slope_huge,
+    quick=Quick(_is_small, _cos, _cos_slope, one_by_one=True),
 )
 
 
@@ -177,31 +176,29 @@ def _with_square(x: float, sine: float, beta: float) -> float:
 
 @kernel
 def _snake_beta(x: float, alpha: float, beta: float) -> float:
-    hi, lo = _angle(x, alpha)
+    hi, lo = quick_product(alpha, x)
     return _with_square(x, sin_sum(hi, lo), beta)
 
 
 @kernel
 def _sine_of_any(x: float, factor: float) -> float:
     hi, lo = _angle(x, factor)
-    return _sine_of_huge(x, factor) if abs(hi) > TRIG_LIMIT else sin_sum(hi, lo)
+    return _any_sine(x, factor) if abs(hi) > TRIG_LIMIT else sin_sum(hi, lo)
 
 
 @kernel
 def _cosine_of_any(x: float, factor: float) -> float:
     hi, lo = _angle(x, factor)
-    return _cosine_of_huge(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
-
-
-# Half the limit, as the slope may ask for the sine of twice the angle.
-@kernel
-def _snake_beta_is_huge(x: float, alpha: float, beta: float) -> bool:
-    hi, _ = _angle(x, alpha)
-    return abs(hi) > 0.5 * TRIG_LIMIT
+    return _any_cosine(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
 
 
 @kernel
-def _snake_beta_huge(x: float, alpha: float, beta: float) -> float:
+def _snake_beta_is_small(x: float, alpha: float, beta: float) -> bool:
+    return _is_small(x, alpha)
+
+
+@kernel
+def _any_snake_beta(x: float, alpha: float, beta: float) -> float:
     sine = _sine_of_any(x, alpha)
     return _with_square(x, sine, beta) if sine == sine else x
 
@@ -239,7 +236,7 @@ def _sign_of_ratio(alpha: float, beta: float) -> float:
 
 @kernel
 def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
-    hi, lo = _angle(x, alpha)
+    hi, lo = quick_product(alpha, x)
     turned, rest = _turned(hi, lo, _sign_of_ratio(alpha, beta))
     gentle = abs(alpha / beta) <= 1.0
     return _slope_of_sine(sin_sum(turned if gentle else 2.0 * hi, rest if gentle else 2.0 * lo), alpha, beta)
@@ -248,7 +245,7 @@ def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
 # An odd number of quarter turns makes a cosine of the sine, whose sign is squared away; twice that many turn twice the angle's
 # sine around.
 @kernel
-def _snake_beta_slope_huge(x: float, alpha: float, beta: float) -> float:
+def _any_snake_beta_slope(x: float, alpha: float, beta: float) -> float:
     hi, lo = _huge_angle(x, alpha)
     if not abs(hi) < INFINITY:
         return working(hi - hi)
@@ -283,8 +280,8 @@ SNAKE_BETA = Activation(
     "ICLR 2023, arXiv:2206.04658",
     formula="x + sin(alpha * x)**2 / beta",
     derivative_formula="1 + alpha / beta * sin(2 * alpha * x)",
-    forward=_snake_beta,
-    derivative=_snake_beta_slope,
+    forward=_any_snake_beta,
+    derivative=_any_snake_beta_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
     limits=(-math.inf, math.inf, math.nan, math.nan),
@@ -316,9 +313,7 @@ SNAKE_BETA = Activation(
         {"alpha": 0.0, "beta": 2.0},
     ),
     cancels=("derivative",),
-    huge=_snake_beta_is_huge,
-    huge_forward=_snake_beta_huge,
-    huge_derivative=_snake_beta_slope_huge,
+    quick=Quick(_snake_beta_is_small, _snake_beta, _snake_beta_slope, one_by_one=True),
 )
 
 
@@ -328,21 +323,21 @@ def _snake(x: float, alpha: float) -> float:
 
 
 @kernel
-def _snake_huge(x: float, alpha: float) -> float:
-    return _snake_beta_huge(x, alpha, alpha)
+def _any_snake(x: float, alpha: float) -> float:
+    return _any_snake_beta(x, alpha, alpha)
 
 
 @kernel
 def _snake_slope(x: float, alpha: float) -> float:
-    hi, lo = _angle(x, alpha)
+    hi, lo = quick_product(alpha, x)
     turned, rest = _turned(hi, lo, 1.0)
     sine = sin_sum(turned, rest)
     return 2.0 * sine * sine
 
 
 @kernel
-def _snake_slope_huge(x: float, alpha: float) -> float:
-    return _snake_beta_slope_huge(x, alpha, alpha)
+def _any_snake_slope(x: float, alpha: float) -> float:
+    return _any_snake_beta_slope(x, alpha, alpha)
 
 
 @kernel
@@ -359,8 +354,8 @@ SNAKE = Activation(
     "arXiv:2006.08195",
     formula="x + sin(alpha * x)**2 / alpha",
     derivative_formula="1 + sin(2 * alpha * x)",
-    forward=_snake,
-    derivative=_snake_slope,
+    forward=_any_snake,
+    derivative=_any_snake_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
     limits=(-math.inf, math.inf, math.nan, math.nan),
@@ -380,9 +375,7 @@ SNAKE = Activation(
         ParameterGradient("alpha", "x * sin(2 * alpha * x) / alpha - (sin(alpha * x) / alpha)**2", _snake_gradient),
     ),
     tried=({"alpha": 0.3}, {"alpha": -0.77}, {"alpha": 1e-6}),
-    huge=_is_huge,
-    huge_forward=_snake_huge,
-    huge_derivative=_snake_slope_huge,
+    quick=Quick(_is_small, _snake, _snake_slope, one_by_one=True),
 )
 
 
@@ -397,17 +390,17 @@ def _gcu_slope(x: float) -> float:
 
 
 @kernel
-def _gcu_is_huge(x: float) -> bool:
-    return abs(x) > TRIG_LIMIT
+def _gcu_is_small(x: float) -> bool:
+    return abs(x) <= TRIG_LIMIT
 
 
 @kernel
-def _gcu_huge(x: float) -> float:
+def _any_gcu(x: float) -> float:
     return x * cos_huge(x, 0.0) if abs(x) < INFINITY else x - x
 
 
 @kernel
-def _gcu_slope_huge(x: float) -> float:
+def _any_gcu_slope(x: float) -> float:
     return fma(-x, sin_huge(x, 0.0), cos_huge(x, 0.0)) if abs(x) < INFINITY else x - x
 
 
@@ -418,16 +411,14 @@ GCU = Activation(
     "and reduce parameters in convolutional neural networks, 2021, arXiv:2108.12943",
     formula="x * cos(x)",
     derivative_formula="cos(x) - x * sin(x)",
-    forward=_gcu,
-    derivative=_gcu_slope,
+    forward=_any_gcu,
+    derivative=_any_gcu_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
     advice="For small convolutional networks, where one oscillating neuron can do what takes several others.",
     cancels=("derivative",),
-    huge=_gcu_is_huge,
-    huge_forward=_gcu_huge,
-    huge_derivative=_gcu_slope_huge,
+    quick=Quick(_gcu_is_small, _gcu, _gcu_slope, one_by_one=True),
 )
 
 

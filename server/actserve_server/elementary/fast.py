@@ -38,9 +38,12 @@ SECOND_BIT_TO_SIGN = 30
 SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
+NEAR_ROOT = 0.25
 
 TRIG_LIMIT = 65536.0
 """Up to here what hi leaves of a turn is known to its last digits; lo, where it is large, has fewer."""
+
+EXP_LIMIT = 87.0
 
 FAST_LN2_HI = 0.6931471824645996
 FAST_LN2_LO = -1.9046542121259336e-09
@@ -117,6 +120,14 @@ FAST_GELU_SLOPE = (
     0.004497420508414507,
 )
 
+# p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-27.46
+FAST_LOG_OF_MORE = (
+    0.08333302289247513,
+    0.012506727129220963,
+    0.0021876408718526363,
+    0.0005471092881634831,
+)
+
 # p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-26.84
 FAST_SIN = (
     -0.16666655242443085,
@@ -182,6 +193,12 @@ def fast_two_product(a: float, x: float) -> tuple[float, float]:
 
 
 @kernel
+def fast_quick_product(a: float, x: float) -> tuple[float, float]:
+    hi = nearest_float32(a) * x
+    return hi, rest_of_product(a, x, hi)
+
+
+@kernel
 def fast_quotient(x: float, a: float) -> tuple[float, float]:
     """x/a as hi + lo, a being a float64."""
     divisor = nearest_float32(a)
@@ -237,6 +254,12 @@ def fast_decay_sum(hi: float, lo: float) -> float:
     shifted = fma(clamped, FAST_LOG2_E_HI, LIFTED_ROUNDER)
     s = _exp_rest(clamped, lo if clamped == hi else 0.0, shifted - LIFTED_ROUNDER)
     return float_of(np.int32(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))) * 2.0**-24
+
+
+@kernel
+def fast_quick_exp(hi: float, lo: float) -> float:
+    shifted, s = _exp_parts(hi, lo)
+    return float_of(np.int32(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS)))
 
 
 @kernel
@@ -357,6 +380,13 @@ def fast_over_sum(numerator: float, a: float, b: float) -> float:
 
 
 @kernel
+def fast_log_of_more(e: float) -> float:
+    t = 2.0 * e / (2.0 + e)
+    z = t * t
+    return fma(t * z, polynomial(z, FAST_LOG_OF_MORE), t)
+
+
+@kernel
 def fast_tanh(x: float) -> float:
     z = x * x
     near = fma(x * z, polynomial(z, FAST_TANH), x)
@@ -402,6 +432,19 @@ def fast_scaled_normal_tail(a: float) -> float:
 @kernel
 def fast_silu_slope_quotient(d: float) -> float:
     return polynomial(d, FAST_SILU_SLOPE)
+
+
+FAST_SILU_ROOT_HI = -1.2784645557403564
+FAST_SILU_ROOT_LO = 1.297928265020314e-08
+
+
+@kernel
+def fast_swish_slope(hi: float, lo: float) -> float:
+    distance = ((hi - FAST_SILU_ROOT_HI) - FAST_SILU_ROOT_LO) + lo
+    growth = fast_quick_exp(hi, lo)
+    whole = 1.0 + growth
+    closed = growth * ((1.0 + hi) + (growth + lo)) / (whole * whole)
+    return distance * fast_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
 
 
 @kernel

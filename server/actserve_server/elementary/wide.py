@@ -36,6 +36,8 @@ HALF_PI_LO = -1.4973849048591698e-33
 
 TRIG_LIMIT = 2.0**30
 """Up to here the number of quarter turns is known exactly, and its product with three parts of pi/2 leaves all digits."""
+EXP_LIMIT = 700.0
+"""exp of it, and of its opposite, is an ordinary number."""
 SECOND_BIT_TO_SIGN = 62
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
@@ -147,6 +149,20 @@ WIDE_SIN = (
     1.5896229161307964e-10,
 )
 
+# p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-58.62
+WIDE_LOG_OF_MORE = (
+    0.08333333333333288,
+    0.012500000000048476,
+    0.0022321428553216957,
+    0.00043402781159479123,
+    8.877804921434078e-05,
+    1.8782407700736335e-05,
+    4.059180135398913e-06,
+    9.235339380345629e-07,
+    1.5916778138904082e-07,
+    8.110879991368209e-08,
+)
+
 # q in cos(r) = 1 - z/2 + z^2 q(z), z = r^2, on [0.0, 0.61685]: error 2^-59.68
 WIDE_COS = (
     0.041666666666666595,
@@ -239,6 +255,13 @@ def wide_two_product(a: float, x: float) -> tuple[float, float]:
 
 
 @kernel
+def wide_quick_product(a: float, x: float) -> tuple[float, float]:
+    """The same where it neither overflows nor underflows."""
+    hi = a * x
+    return hi, fma(a, x, -hi)
+
+
+@kernel
 def wide_quotient(x: float, a: float) -> tuple[float, float]:
     """x/a as hi + lo."""
     hi = x / a
@@ -280,6 +303,18 @@ def wide_scaled_exp(y: float, hi: float, lo: float) -> float:
     scale = power_of_two(third)
     scaled = y * scale
     return fma(scaled, s, scaled) * scale * power_of_two(n - third - third)
+
+
+@kernel
+def wide_quick_exp(hi: float, lo: float) -> float:
+    """exp(hi + lo) for |hi| <= EXP_LIMIT, where the power of two is an addition to the exponent."""
+    shifted = fma(hi, LOG2_E_HI, ROUNDER)
+    n = shifted - ROUNDER
+    exact = fma(-n, LN2_HI, hi)
+    rest = fma(-n, LN2_LO, lo)
+    r = exact + rest
+    s = r + fma(r * r, polynomial(r, WIDE_EXP), (exact - r) + rest)
+    return float_of(bits_of(1.0 + s) + (bits_of(shifted) << MANTISSA_BITS))
 
 
 @kernel
@@ -410,6 +445,14 @@ def wide_over_sum(numerator: float, a: float, b: float) -> float:
 
 
 @kernel
+def wide_log_of_more(e: float) -> float:
+    """log(1 + e) for 0 <= e <= 1: shorter than log1p, which has to look for the power of two."""
+    t = wide_over_sum(2.0 * e, 2.0, e)
+    z = t * t
+    return fma(t * z, polynomial(z, WIDE_LOG_OF_MORE), t)
+
+
+@kernel
 def wide_tanh(x: float) -> float:
     growth = wide_expm1(2.0 * min(abs(x), 20.0))
     return copysign(wide_over_sum(growth, 2.0, growth), x)
@@ -454,6 +497,23 @@ def wide_scaled_normal_tail(a: float) -> float:
 def wide_silu_slope_quotient(d: float) -> float:
     """silu'(r + d)/d near the zero r of silu', |d| <= 1/4."""
     return polynomial(d, WIDE_SILU_SLOPE)
+
+
+# Printed by tools/fit_elementary.py SILU_ROOT.
+SILU_ROOT_HI = -1.2784645427610737
+SILU_ROOT_LO = -1.0946994183093437e-16
+NEAR_ROOT = 0.25
+"""How near its zero the slope is taken from the quotient by the distance, where the closed form would cancel."""
+
+
+@kernel
+def wide_swish_slope(hi: float, lo: float) -> float:
+    """The derivative of z/(1 + exp(-z)) at z = hi + lo, for |hi| <= EXP_LIMIT/2."""
+    distance = ((hi - SILU_ROOT_HI) - SILU_ROOT_LO) + lo
+    growth = wide_quick_exp(hi, lo)
+    whole = 1.0 + growth
+    closed = growth * ((1.0 + hi) + (growth + lo)) / (whole * whole)
+    return distance * wide_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
 
 
 @kernel

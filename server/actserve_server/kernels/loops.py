@@ -27,7 +27,7 @@ __all__ = ["Operation", "operations"]
 
 Function = Callable[..., Any]
 
-_HUGE_BLOCK = 1024
+_QUICK_BLOCK = 1024
 
 
 # ---- each element by itself ------------------------------------------------------------------------------------------
@@ -59,55 +59,106 @@ def _elements_vjp(form: Form, kernel: Function) -> Function:
     return elements_vjp
 
 
-# Where a kernel is right only up to some magnitude, its loop goes in blocks: all elements by the quick kernel, which
-# vectorizes, then the few beyond, if there are any, by the slow one.
+# Where a record has quick kernels, its loop goes in blocks: all elements by them, then, if some were not what they are for,
+# those by the record's own. An element's bits depend on it alone.
 
 
-def _elements_huge(form: Form, kernel: Function, huge: Function, slow: Function) -> Function:
-    load, store = form.load, form.store
+def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
+    load, store, write = form.load, form.store, form.write
 
-    def elements_huge(x, out, params):  # type: ignore[no-untyped-def]
+    def elements_quick(x, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
-        for begin in range(0, out.size, _HUGE_BLOCK):
-            values = x[begin : begin + _HUGE_BLOCK]
-            results = out[begin : begin + _HUGE_BLOCK]
-            found = False
+        for begin in range(0, out.size, _QUICK_BLOCK):
+            values = x[begin : begin + _QUICK_BLOCK]
+            results = out[begin : begin + _QUICK_BLOCK]
+            all_usual = True
             for p in range(results.size):
                 v = load(values[p])
-                found = found | huge(v, *params)
-                results[p] = store(v, kernel(v, *params))
-            if found:
+                all_usual &= usual(v, *params)
+                results[p], _ = write(quick(v, *params))
+            if not all_usual:
                 for p in range(results.size):
                     v = load(values[p])
-                    if huge(v, *params):
-                        results[p] = store(v, slow(v, *params))
+                    results[p] = results[p] if usual(v, *params) else store(v, kernel(v, *params))
 
-    return elements_huge
+    return elements_quick
 
 
-def _elements_huge_vjp(form: Form, kernel: Function, huge: Function, slow: Function) -> Function:
+def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
     load, store = form.load, form.store
 
-    def elements_huge_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+    def elements_quick_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
-        for begin in range(0, out.size, _HUGE_BLOCK):
-            values = x[begin : begin + _HUGE_BLOCK]
-            gradients = g[begin : begin + _HUGE_BLOCK]
-            results = out[begin : begin + _HUGE_BLOCK]
-            found = False
+        for begin in range(0, out.size, _QUICK_BLOCK):
+            values = x[begin : begin + _QUICK_BLOCK]
+            gradients = g[begin : begin + _QUICK_BLOCK]
+            results = out[begin : begin + _QUICK_BLOCK]
+            all_usual = True
             for p in range(results.size):
                 v = load(values[p])
-                found = found | huge(v, *params)
-                results[p] = store(v, kernel(v, *params) * load(gradients[p]))
-            if found:
+                all_usual &= usual(v, *params)
+                y = quick(v, *params) * load(gradients[p])
+                results[p] = store(y, y)
+            if not all_usual:
                 for p in range(results.size):
                     v = load(values[p])
-                    if huge(v, *params):
-                        results[p] = store(v, slow(v, *params) * load(gradients[p]))
+                    y = kernel(v, *params) * load(gradients[p])
+                    results[p] = results[p] if usual(v, *params) else store(v, y)
 
-    return elements_huge_vjp
+    return elements_quick_vjp
+
+
+# The same for kernels that are too slow for more elements than need them.
+
+
+def _elements_rare(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
+    load, store, write = form.load, form.store, form.write
+
+    def elements_rare(x, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size:
+            raise ValueError("out must have as many elements as x")
+        for begin in range(0, out.size, _QUICK_BLOCK):
+            values = x[begin : begin + _QUICK_BLOCK]
+            results = out[begin : begin + _QUICK_BLOCK]
+            all_usual = True
+            for p in range(results.size):
+                v = load(values[p])
+                all_usual &= usual(v, *params)
+                results[p], _ = write(quick(v, *params))
+            if not all_usual:
+                for p in range(results.size):
+                    v = load(values[p])
+                    if not usual(v, *params):
+                        results[p] = store(v, kernel(v, *params))
+
+    return elements_rare
+
+
+def _elements_rare_vjp(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
+    load, store = form.load, form.store
+
+    def elements_rare_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        if x.size != out.size or g.size != out.size:
+            raise ValueError("out and the upstream gradient must have as many elements as x")
+        for begin in range(0, out.size, _QUICK_BLOCK):
+            values = x[begin : begin + _QUICK_BLOCK]
+            gradients = g[begin : begin + _QUICK_BLOCK]
+            results = out[begin : begin + _QUICK_BLOCK]
+            all_usual = True
+            for p in range(results.size):
+                v = load(values[p])
+                all_usual &= usual(v, *params)
+                y = quick(v, *params) * load(gradients[p])
+                results[p] = store(y, y)
+            if not all_usual:
+                for p in range(results.size):
+                    v = load(values[p])
+                    if not usual(v, *params):
+                        results[p] = store(v, kernel(v, *params) * load(gradients[p]))
+
+    return elements_rare_vjp
 
 
 # `start` is the global index of x[0], by which random draws are keyed.
@@ -701,9 +752,10 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
     table: dict[str, Operation] = {}
     channelled = any(parameter.per_channel for parameter in record.parameters)
     columns = sum(parameter.kind != "axis" for parameter in record.parameters)
-    for name, kernel, slow in (
-        ("forward", record.forward, record.huge_forward),
-        ("derivative", record.derivative, record.huge_derivative),
+    quick = record.quick
+    for name, kernel, shorter in (
+        ("forward", record.forward, quick and quick.forward),
+        ("derivative", record.derivative, quick and quick.derivative),
     ):
         cancels = name in record.cancels
         plain: Callable[..., Function] = _elements
@@ -712,17 +764,19 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
         position: tuple[str, ...] = ()
         if record.indexed:
             plain, vjp, position = _elements_indexed, _elements_indexed_vjp, ("index",)
-        elif record.huge is not None and slow is not None:
-            plain, vjp, kernels = _elements_huge, _elements_huge_vjp, (kernel, record.huge, slow)
+        elif quick is not None and shorter is not None:
+            plain, vjp = _elements_quick, _elements_quick_vjp
+            if quick.one_by_one:
+                plain, vjp = _elements_rare, _elements_rare_vjp
+            kernels = (shorter, quick.usual, kernel)
         table[name] = Operation(plain, kernels, ("input", *position, "output", "params"), cancels)
         if name == "derivative":
             table["vjp"] = Operation(vjp, kernels, ("input", "input", *position, "output", "params"), cancels)
         if channelled:
             tail = ("index", "output", "columns", "index")
-            exact = kernel if slow is None else slow
-            table[f"{name}_channels"] = Operation(_channels, (exact,), ("input", *tail), cancels, columns)
+            table[f"{name}_channels"] = Operation(_channels, (kernel,), ("input", *tail), cancels, columns)
             if name == "derivative":
-                table["vjp_channels"] = Operation(_channels_vjp, (exact,), ("input", "input", *tail), cancels, columns)
+                table["vjp_channels"] = Operation(_channels_vjp, (kernel,), ("input", "input", *tail), cancels, columns)
     for gradient in record.gradients:
         name, kernels = f"gradient_{gradient.parameter}", (gradient.kernel,)
         table[name] = Operation(_elements_vjp, kernels, ("input", "input", "wide_output", "params"), True)
