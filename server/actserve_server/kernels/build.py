@@ -36,6 +36,8 @@ Function = Callable[..., Any]
 
 _TARGET = target.pin()
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
+_VECTORS = 2
+"""At how many vectors an elementwise loop works at once; four of them no longer fit the registers."""
 
 
 def _received(dtype: numba_types.Type, dimensions: int) -> numba_types.Type:
@@ -170,7 +172,8 @@ def _source(unit: Unit) -> types.FunctionType:
 def translate(unit: Unit) -> CompileResult:
     """Compile a unit: about 0.3 s of one core, under Numba's global lock."""
     dispatcher = numba.njit(**_OPTIONS)(_source(unit))
-    dispatcher.compile(unit.signature())
+    with target.interleaving(_VECTORS if unit.arguments[0] == "input" else 0):
+        dispatcher.compile(unit.signature())
     (result,) = dispatcher.overloads.values()
     if result.library.has_dynamic_globals:
         raise TypeError(f"{unit.label} holds an address, so its code would be wrong in another process")

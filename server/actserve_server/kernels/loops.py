@@ -59,8 +59,8 @@ def _elements_vjp(form: Form, kernel: Function) -> Function:
     return elements_vjp
 
 
-# Where a record has quick kernels, its loop goes in blocks: all elements by them, then, if some were not what they are for,
-# those by the record's own. An element's bits depend on it alone.
+# Where a record has quick kernels, all elements go by them first, and then those that they are not for by the record's own: an
+# element's bits depend on it alone. The first loop is not cut into blocks, as the compiler then keeps its constants at hand.
 
 
 def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
@@ -69,14 +69,19 @@ def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Functi
     def elements_quick(x, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
+        all_usual = True
+        for p in range(out.size):
+            v = load(x[p])
+            all_usual &= usual(v, *params)
+            out[p], _ = write(quick(v, *params))
+        if all_usual:
+            return
         for begin in range(0, out.size, _QUICK_BLOCK):
             values = x[begin : begin + _QUICK_BLOCK]
             results = out[begin : begin + _QUICK_BLOCK]
             all_usual = True
             for p in range(results.size):
-                v = load(values[p])
-                all_usual &= usual(v, *params)
-                results[p], _ = write(quick(v, *params))
+                all_usual &= usual(load(values[p]), *params)
             if not all_usual:
                 for p in range(results.size):
                     v = load(values[p])
@@ -91,16 +96,21 @@ def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Fu
     def elements_quick_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
+        all_usual = True
+        for p in range(out.size):
+            v = load(x[p])
+            all_usual &= usual(v, *params)
+            y = quick(v, *params) * load(g[p])
+            out[p] = store(y, y)
+        if all_usual:
+            return
         for begin in range(0, out.size, _QUICK_BLOCK):
             values = x[begin : begin + _QUICK_BLOCK]
             gradients = g[begin : begin + _QUICK_BLOCK]
             results = out[begin : begin + _QUICK_BLOCK]
             all_usual = True
             for p in range(results.size):
-                v = load(values[p])
-                all_usual &= usual(v, *params)
-                y = quick(v, *params) * load(gradients[p])
-                results[p] = store(y, y)
+                all_usual &= usual(load(values[p]), *params)
             if not all_usual:
                 for p in range(results.size):
                     v = load(values[p])
@@ -119,19 +129,16 @@ def _elements_rare(form: Form, quick: Function, usual: Function, kernel: Functio
     def elements_rare(x, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
-        for begin in range(0, out.size, _QUICK_BLOCK):
-            values = x[begin : begin + _QUICK_BLOCK]
-            results = out[begin : begin + _QUICK_BLOCK]
-            all_usual = True
-            for p in range(results.size):
-                v = load(values[p])
-                all_usual &= usual(v, *params)
-                results[p], _ = write(quick(v, *params))
-            if not all_usual:
-                for p in range(results.size):
-                    v = load(values[p])
-                    if not usual(v, *params):
-                        results[p] = store(v, kernel(v, *params))
+        all_usual = True
+        for p in range(out.size):
+            v = load(x[p])
+            all_usual &= usual(v, *params)
+            out[p], _ = write(quick(v, *params))
+        if not all_usual:
+            for p in range(out.size):
+                v = load(x[p])
+                if not usual(v, *params):
+                    out[p] = store(v, kernel(v, *params))
 
     return elements_rare
 
@@ -142,21 +149,17 @@ def _elements_rare_vjp(form: Form, quick: Function, usual: Function, kernel: Fun
     def elements_rare_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
-        for begin in range(0, out.size, _QUICK_BLOCK):
-            values = x[begin : begin + _QUICK_BLOCK]
-            gradients = g[begin : begin + _QUICK_BLOCK]
-            results = out[begin : begin + _QUICK_BLOCK]
-            all_usual = True
-            for p in range(results.size):
-                v = load(values[p])
-                all_usual &= usual(v, *params)
-                y = quick(v, *params) * load(gradients[p])
-                results[p] = store(y, y)
-            if not all_usual:
-                for p in range(results.size):
-                    v = load(values[p])
-                    if not usual(v, *params):
-                        results[p] = store(v, kernel(v, *params) * load(gradients[p]))
+        all_usual = True
+        for p in range(out.size):
+            v = load(x[p])
+            all_usual &= usual(v, *params)
+            y = quick(v, *params) * load(g[p])
+            out[p] = store(y, y)
+        if not all_usual:
+            for p in range(out.size):
+                v = load(x[p])
+                if not usual(v, *params):
+                    out[p] = store(v, kernel(v, *params) * load(g[p]))
 
     return elements_rare_vjp
 

@@ -6,14 +6,19 @@ the image runs, and the same instructions give the same bits on all of them. Thi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import platform
+import threading
+from collections.abc import Iterator
 
 import llvmlite.binding as llvm
 from numba.core import config
 from numba.core.registry import cpu_target
 
-__all__ = ["pin"]
+__all__ = ["interleaving", "pin"]
+
+_VECTORIZER = threading.Lock()
 
 # LLVM's name of the baseline, and the features that the host must report before it is trusted to run the code:
 # the x86-64 psABI's level 3 (https://gitlab.com/x86-psABIs/x86-64-ABI), and ARMv8-A, whose base has fused multiply-add.
@@ -40,3 +45,18 @@ def pin() -> str:
     else:
         config.CPU_NAME, config.CPU_FEATURES = llvm.get_host_cpu_name(), features.flatten()
     return f"{config.CPU_NAME} {config.CPU_FEATURES}".strip()
+
+
+@contextlib.contextmanager
+def interleaving(vectors: int) -> Iterator[None]:
+    """Have loops that are compiled meanwhile work at so many vectors at once; 0 leaves it to LLVM.
+
+    LLVM takes one at a time where it sees no reduction, and the loop then waits for the latency of each instruction. The
+    option is the process's, so one compilation goes at a time: how a sum is split would change its bits.
+    """
+    with _VECTORIZER:
+        llvm.set_option("", f"-force-vector-interleave={vectors}")
+        try:
+            yield
+        finally:
+            llvm.set_option("", "-force-vector-interleave=0")
