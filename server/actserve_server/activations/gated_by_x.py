@@ -15,6 +15,7 @@ from actserve_server.elementary import (
     decayed,
     exp_sum,
     fma,
+    gate_slope,
     gelu_slope_quotient,
     offset,
     quick_exp,
@@ -142,17 +143,17 @@ def _silu_slope(x: float, beta: float) -> float:
 
 @kernel
 def _silu_is_usual(x: float, beta: float) -> bool:
-    return abs(working(beta) * x) <= 0.5 * EXP_LIMIT
+    return abs(working(beta) * x) <= EXP_LIMIT
 
 
 @kernel
-def _quick_silu(x: float, beta: float) -> float:
+def _short_silu(x: float, beta: float) -> float:
     hi, lo = quick_product(beta, x)
     return x / (1.0 + quick_exp(-hi, -lo))
 
 
 @kernel
-def _quick_silu_slope(x: float, beta: float) -> float:
+def _short_silu_slope(x: float, beta: float) -> float:
     hi, lo = quick_product(beta, x)
     return swish_slope(hi, lo)
 
@@ -185,7 +186,7 @@ SILU = Activation(
         Library("timm", ("silu", "swish")),
     ),
     tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
-    quick=Quick(_silu_is_usual, _quick_silu, _quick_silu_slope),
+    quick=Quick(_silu_is_usual, _short_silu, _short_silu_slope),
 )
 
 
@@ -214,17 +215,17 @@ def _quick_gelu_slope(x: float) -> float:
 
 @kernel
 def _quick_gelu_is_usual(x: float) -> bool:
-    return abs(x) <= 0.25 * EXP_LIMIT
+    return abs(1.702 * x) <= EXP_LIMIT
 
 
 @kernel
-def _quick_quick_gelu(x: float) -> float:
+def _short_quick_gelu(x: float) -> float:
     hi, lo = quick_product(QUICKNESS, x)
     return x / (1.0 + quick_exp(-hi, -lo))
 
 
 @kernel
-def _quick_quick_gelu_slope(x: float) -> float:
+def _short_quick_gelu_slope(x: float) -> float:
     hi, lo = quick_product(QUICKNESS, x)
     return swish_slope(hi, lo)
 
@@ -246,7 +247,7 @@ QUICK_GELU = Activation(
         Library("ggml", ("GELU_QUICK",)),
         Library("timm", ("quick_gelu",)),
     ),
-    quick=Quick(_quick_gelu_is_usual, _quick_quick_gelu, _quick_quick_gelu_slope),
+    quick=Quick(_quick_gelu_is_usual, _short_quick_gelu, _short_quick_gelu_slope),
 )
 
 
@@ -287,6 +288,34 @@ def _gelu_slope(x: float) -> float:
     return gelu_slope_times(x, 1.0)
 
 
+@kernel
+def _gelu_is_usual(x: float) -> bool:
+    return 0.5 * (x * x) <= EXP_LIMIT
+
+
+@kernel
+def _quick_gelu_parts(x: float) -> tuple[float, float, float]:
+    """a, R and exp(-a^2/2)."""
+    a = abs(x)
+    hi = -0.5 * (a * a)
+    return a, scaled_normal_tail(a), quick_exp(hi, fma(-0.5 * a, a, -hi))
+
+
+@kernel
+def _short_gelu(x: float) -> float:
+    a, tail, bell = _quick_gelu_parts(x)
+    return (x if x >= 0.0 else -0.0) - a * tail * bell
+
+
+@kernel
+def _short_gelu_slope(x: float) -> float:
+    a, tail, bell = _quick_gelu_parts(x)
+    value = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail)) * bell
+    distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
+    near_root = distance * gelu_slope_quotient(distance)
+    return near_root if abs(distance) < NEAR else (1.0 + value if x >= 0.0 else -value)
+
+
 GELU = Activation(
     name="gelu",
     summary="x times the probability that a standard normal variable is below x.",
@@ -309,6 +338,7 @@ GELU = Activation(
         Library("ggml", ("GELU_ERF",)),
         Library("timm", ("gelu",)),
     ),
+    quick=Quick(_gelu_is_usual, _short_gelu, _short_gelu_slope),
 )
 
 
@@ -352,6 +382,24 @@ def _gelu_tanh_slope(x: float) -> float:
     return gelu_tanh_slope_times(x, 1.0)
 
 
+@kernel
+def _gelu_tanh_is_usual(x: float) -> bool:
+    hi, _, _ = _twice_u(x)
+    return abs(hi) <= EXP_LIMIT
+
+
+@kernel
+def _short_gelu_tanh(x: float) -> float:
+    hi, lo, _ = _twice_u(x)
+    return x / (1.0 + quick_exp(-hi, -lo))
+
+
+@kernel
+def _short_gelu_tanh_slope(x: float) -> float:
+    hi, lo, bend = _twice_u(x)
+    return gate_slope(fma(2.0, bend, hi), hi, lo)
+
+
 GELU_TANH = Activation(
     name="gelu_tanh",
     summary="GELU with its normal probability approximated by a tanh of a cubic.",
@@ -375,7 +423,7 @@ GELU_TANH = Activation(
         Library("ggml", ("GELU",)),
         Library("timm", ("gelu_tanh",)),
     ),
-    cancels=("derivative",),
+    quick=Quick(_gelu_tanh_is_usual, _short_gelu_tanh, _short_gelu_tanh_slope),
 )
 
 

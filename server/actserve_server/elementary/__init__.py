@@ -34,7 +34,8 @@ For the quick kernels of records, in fewer instructions:
 
     quick_product(a, x)     two_product where it neither overflows nor underflows
     quick_exp(hi, lo)       exp_sum for |hi| <= EXP_LIMIT
-    swish_slope(hi, lo)     the derivative of z/(1 + exp(-z)) at hi + lo, for |hi| <= EXP_LIMIT/2
+    gate_slope(g, hi, lo)   s + g s (1 - s), where s = 1/(1 + exp(-(hi + lo))) and |hi| <= EXP_LIMIT; g lacks lo, too
+    swish_slope(hi, lo)     the derivative of z/(1 + exp(-z)) at hi + lo, for |hi| <= EXP_LIMIT
 
 For sums along slices, whose totals are float64 in every precision:
 
@@ -96,6 +97,7 @@ _NAMES = (
     "log_of_more",
     "quick_product",
     "quick_exp",
+    "gate_slope",
     "swish_slope",
 )
 _SAME: dict[str, Any] = {
@@ -150,6 +152,7 @@ gelu_slope_quotient = wide.wide_gelu_slope_quotient
 log_of_more = wide.wide_log_of_more
 quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
+gate_slope = wide.wide_gate_slope
 swish_slope = wide.wide_swish_slope
 
 __all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "CHUNK", "EXP_LIMIT", "LARGEST", "TRIG_LIMIT"]

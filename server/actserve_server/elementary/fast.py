@@ -439,11 +439,16 @@ FAST_SILU_ROOT_LO = 1.297928265020314e-08
 
 
 @kernel
+def fast_gate_slope(growth: float, hi: float, lo: float) -> float:
+    grown = fast_quick_exp(hi, lo)
+    inverse = 1.0 / (1.0 + grown)
+    return (grown * inverse) * (((1.0 + growth) + (grown + lo)) * inverse)
+
+
+@kernel
 def fast_swish_slope(hi: float, lo: float) -> float:
     distance = ((hi - FAST_SILU_ROOT_HI) - FAST_SILU_ROOT_LO) + lo
-    growth = fast_quick_exp(hi, lo)
-    whole = 1.0 + growth
-    closed = growth * ((1.0 + hi) + (growth + lo)) / (whole * whole)
+    closed = fast_gate_slope(hi, hi, lo)
     return distance * fast_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
 
 

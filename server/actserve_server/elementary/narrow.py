@@ -173,7 +173,7 @@ PI_HI = 3.141592653589793
 PI_LO = 1.2246467991473532e-16
 SIGN_SHIFT = 63
 TRIG_LIMIT = 2.0**30
-EXP_LIMIT = 700.0
+EXP_LIMIT = 350.0
 
 
 @kernel
@@ -387,13 +387,18 @@ def narrow_silu_slope_quotient(d: float) -> float:
     return polynomial(d, NARROW_SILU_SLOPE)
 
 
-# Near the zero the closed form is wrong by 2^-52, which a float32 of the size of its terms never shows: the quotient would be
-# the longer way.
+# With this exponential the closed form is wrong by 2^-51 where its terms cancel, which no float32 of their size shows: there
+# the quotient would be the longer way, and `lo` is nothing.
+@kernel
+def narrow_gate_slope(growth: float, hi: float, lo: float) -> float:
+    grown = wide_quick_exp(hi, 0.0)
+    whole = 1.0 + grown
+    return grown * (whole + growth) / (whole * whole)
+
+
 @kernel
 def narrow_swish_slope(hi: float, lo: float) -> float:
-    growth = wide_quick_exp(hi, lo)
-    whole = 1.0 + growth
-    return growth * (whole + hi) / (whole * whole)
+    return narrow_gate_slope(hi, hi, lo)
 
 
 @kernel

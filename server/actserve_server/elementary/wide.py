@@ -36,8 +36,8 @@ HALF_PI_LO = -1.4973849048591698e-33
 
 TRIG_LIMIT = 2.0**30
 """Up to here the number of quarter turns is known exactly, and its product with three parts of pi/2 leaves all digits."""
-EXP_LIMIT = 700.0
-"""exp of it, and of its opposite, is an ordinary number."""
+EXP_LIMIT = 350.0
+"""exp of twice it, and of the opposite, is an ordinary number."""
 SECOND_BIT_TO_SIGN = 62
 
 SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
@@ -507,12 +507,18 @@ NEAR_ROOT = 0.25
 
 
 @kernel
+def wide_gate_slope(growth: float, hi: float, lo: float) -> float:
+    """s + growth s (1 - s), where s = 1/(1 + exp(-(hi + lo))), for |hi| <= EXP_LIMIT; lo is also what growth lacks."""
+    grown = wide_quick_exp(hi, lo)
+    whole = 1.0 + grown
+    return grown * ((1.0 + growth) + (grown + lo)) / (whole * whole)
+
+
+@kernel
 def wide_swish_slope(hi: float, lo: float) -> float:
-    """The derivative of z/(1 + exp(-z)) at z = hi + lo, for |hi| <= EXP_LIMIT/2."""
+    """The derivative of z/(1 + exp(-z)) at z = hi + lo, for |hi| <= EXP_LIMIT."""
     distance = ((hi - SILU_ROOT_HI) - SILU_ROOT_LO) + lo
-    growth = wide_quick_exp(hi, lo)
-    whole = 1.0 + growth
-    closed = growth * ((1.0 + hi) + (growth + lo)) / (whole * whole)
+    closed = wide_gate_slope(hi, hi, lo)
     return distance * wide_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
 
 

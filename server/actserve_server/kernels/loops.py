@@ -757,8 +757,8 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
     columns = sum(parameter.kind != "axis" for parameter in record.parameters)
     quick = record.quick
     for name, kernel, shorter in (
-        ("forward", record.forward, quick and quick.forward),
-        ("derivative", record.derivative, quick and quick.derivative),
+        ("forward", record.forward, quick.forward if quick else None),
+        ("derivative", record.derivative, quick.derivative if quick else None),
     ):
         cancels = name in record.cancels
         plain: Callable[..., Function] = _elements
