@@ -249,7 +249,34 @@ def gelu_slope(x: Real) -> Real:
     return mp.ncdf(x) + x * mp.npdf(x)
 
 
+def ordinary(precision: Precision) -> tuple[Array, ...]:
+    """hi and lo up to EXP_LIMIT."""
+    limit = 350.0 if precision is WIDE else 87.0
+    hi = np.concatenate([signed(spread(1e-6, limit, precision)), signed(spread(0.1, 5, precision))])
+    lo = _random().uniform(-0.5, 0.5, hi.size) * np.spacing(np.abs(hi))
+    return hi, (lo * 2.0**-29 if precision is NARROW else lo).astype(precision.points)
+
+
+def up_to_one(precision: Precision) -> tuple[Array, ...]:
+    return (np.concatenate([spread(1e-30, 1.0, precision), np.array([0.0, 1.0], precision.points)]),)
+
+
+def gate_slope(growth: Real, hi: Real, lo: Real) -> Real:
+    share = 1 / (1 + mp.exp(-(hi + lo)))
+    return share + (growth + lo) * share * (1 - share)
+
+
+def gates(precision: Precision) -> tuple[Array, ...]:
+    hi, lo = ordinary(precision)
+    return (2 * hi).astype(precision.points), hi, lo
+
+
 CASES = (
+    Case("quick_exp", lambda hi, lo: mp.exp(hi + lo), ordinary, fast=1.2),
+    Case("log_of_more", mp.log1p, up_to_one, fast=1.5, narrow=3.2),
+    # Where they cancel, errors count beside 1.
+    Case("swish_slope", lambda hi, lo: silu_slope(hi + lo), ordinary, wide=4.5, fast=4.0, absolute=True),
+    Case("gate_slope", gate_slope, gates, wide=3.0, fast=3.0, absolute=True),
     Case("exp", mp.exp, lambda precision: (exponents(precision),), fast=1.0),
     Case("exp_sum", lambda hi, lo: mp.exp(hi + lo), exp_arguments, fast=1.0),
     Case("decay_sum", lambda hi, lo: mp.exp(hi + lo), decays),
