@@ -26,7 +26,18 @@ from actserve_server import elementary
 from actserve_server.elementary.bits import bits_of, float_of
 from actserve_server.kernels import target
 
-__all__ = ["ACCURACIES", "BFLOAT16", "DTYPES", "FLOAT16", "SIXTEEN_BITS", "Accuracy", "Form", "form_of", "inline"]
+__all__ = [
+    "ACCURACIES",
+    "BFLOAT16",
+    "DTYPES",
+    "FLOAT16",
+    "SIXTEEN_BITS",
+    "Accuracy",
+    "Form",
+    "form_of",
+    "inline",
+    "overlap",
+]
 
 # Numba reads its target when the first function is marked for it, which happens below.
 target.pin()
@@ -71,6 +82,24 @@ def _float_of_half(typing_context: Any, bits: Any) -> Any:
         return builder.fpext(builder.bitcast(arguments[0], ir.HalfType()), ir.FloatType())
 
     return numba_types.float32(numba_types.uint16), generate
+
+
+@intrinsic
+def _address_of(typing_context: Any, array: Any) -> Any:
+    """Where an array begins; `array.ctypes.data` would count a reference, by a call."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return numba_types.int64(array), generate
+
+
+@inline
+def overlap(a: Any, b: Any) -> Any:
+    """Whether two contiguous arrays share memory."""
+    begin_a, begin_b = _address_of(a), _address_of(b)
+    return (begin_a < begin_b + b.size * b.itemsize) & (begin_b < begin_a + a.size * a.itemsize)
 
 
 @inline

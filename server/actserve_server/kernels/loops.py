@@ -21,7 +21,7 @@ from actserve_server.activations.spec import (
     Record,
     ResizingActivation,
 )
-from actserve_server.kernels.forms import Form
+from actserve_server.kernels.forms import Form, overlap
 
 __all__ = ["Operation", "operations"]
 
@@ -67,25 +67,24 @@ def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Functi
     load, store, write = form.load, form.store, form.write
 
     def elements_quick(x, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size:
-            raise ValueError("out must have as many elements as x")
+        if x.size != out.size or overlap(x, out):
+            raise ValueError("out must have as many elements as x, and be apart from it")
         all_usual = True
         for p in range(out.size):
             v = load(x[p])
             all_usual &= usual(v, *params)
             out[p], _ = write(quick(v, *params))
-        if all_usual:
-            return
-        for begin in range(0, out.size, _QUICK_BLOCK):
-            values = x[begin : begin + _QUICK_BLOCK]
-            results = out[begin : begin + _QUICK_BLOCK]
-            all_usual = True
-            for p in range(results.size):
-                all_usual &= usual(load(values[p]), *params)
-            if not all_usual:
-                for p in range(results.size):
-                    v = load(values[p])
-                    results[p] = results[p] if usual(v, *params) else store(v, kernel(v, *params))
+        # By place, for a slice would count a reference; by an unsigned one, for another might be counted from the end.
+        if not all_usual:
+            for block in range(0, out.size, _QUICK_BLOCK):
+                begin, end = np.uint64(block), np.uint64(min(block + _QUICK_BLOCK, out.size))
+                all_usual = True
+                for p in range(begin, end):
+                    all_usual &= usual(load(x[p]), *params)
+                if not all_usual:
+                    for p in range(begin, end):
+                        v = load(x[p])
+                        out[p] = out[p] if usual(v, *params) else store(v, kernel(v, *params))
 
     return elements_quick
 
@@ -94,28 +93,27 @@ def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Fu
     load, store = form.load, form.store
 
     def elements_quick_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size or g.size != out.size:
-            raise ValueError("out and the upstream gradient must have as many elements as x")
+        if x.size != out.size or g.size != out.size or overlap(x, out) or overlap(g, out):
+            raise ValueError(
+                "out and the upstream gradient must have as many elements as x, and out be apart from both"
+            )
         all_usual = True
         for p in range(out.size):
             v = load(x[p])
             all_usual &= usual(v, *params)
             y = quick(v, *params) * load(g[p])
             out[p] = store(y, y)
-        if all_usual:
-            return
-        for begin in range(0, out.size, _QUICK_BLOCK):
-            values = x[begin : begin + _QUICK_BLOCK]
-            gradients = g[begin : begin + _QUICK_BLOCK]
-            results = out[begin : begin + _QUICK_BLOCK]
-            all_usual = True
-            for p in range(results.size):
-                all_usual &= usual(load(values[p]), *params)
-            if not all_usual:
-                for p in range(results.size):
-                    v = load(values[p])
-                    y = kernel(v, *params) * load(gradients[p])
-                    results[p] = results[p] if usual(v, *params) else store(v, y)
+        if not all_usual:
+            for block in range(0, out.size, _QUICK_BLOCK):
+                begin, end = np.uint64(block), np.uint64(min(block + _QUICK_BLOCK, out.size))
+                all_usual = True
+                for p in range(begin, end):
+                    all_usual &= usual(load(x[p]), *params)
+                if not all_usual:
+                    for p in range(begin, end):
+                        v = load(x[p])
+                        y = kernel(v, *params) * load(g[p])
+                        out[p] = out[p] if usual(v, *params) else store(v, y)
 
     return elements_quick_vjp
 
@@ -127,8 +125,8 @@ def _elements_rare(form: Form, quick: Function, usual: Function, kernel: Functio
     load, store, write = form.load, form.store, form.write
 
     def elements_rare(x, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size:
-            raise ValueError("out must have as many elements as x")
+        if x.size != out.size or overlap(x, out):
+            raise ValueError("out must have as many elements as x, and be apart from it")
         all_usual = True
         for p in range(out.size):
             v = load(x[p])
@@ -147,8 +145,10 @@ def _elements_rare_vjp(form: Form, quick: Function, usual: Function, kernel: Fun
     load, store = form.load, form.store
 
     def elements_rare_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size or g.size != out.size:
-            raise ValueError("out and the upstream gradient must have as many elements as x")
+        if x.size != out.size or g.size != out.size or overlap(x, out) or overlap(g, out):
+            raise ValueError(
+                "out and the upstream gradient must have as many elements as x, and out be apart from both"
+            )
         all_usual = True
         for p in range(out.size):
             v = load(x[p])
