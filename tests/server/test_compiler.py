@@ -356,6 +356,18 @@ def vector_blocks(code: str) -> list[str]:
     return [block for block in re.split(r"\n\.LBB\d+_\d+:", code) if re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", block)]
 
 
+def calls(code: str) -> list[str]:
+    """The functions that code calls, but for those that count references to its arguments, once for a whole array."""
+    held: dict[str, str] = {}
+    found = []
+    for line in code.splitlines():
+        if match := re.match(r"\s*movabsq\s+\$(\w+), (%\w+)", line):
+            held[match[2]] = match[1]
+        elif match := re.match(r"\s*callq?\s+\*?(\S+)", line):
+            found.append(held.get(match[1], match[1]))
+    return [name for name in found if name not in ("NRT_incref", "NRT_decref")]
+
+
 VECTORIZED = [record for record in CATALOGUE if isinstance(record, Activation) and not record.indexed]
 
 
@@ -369,7 +381,7 @@ def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, ope
     assert not any(re.search(r"\bcallq?\s", block) for block in vector_blocks(code))
     # What is beyond the quick kernel is mended by a loop of its own, which may call.
     rare = record.quick is not None and record.quick.one_by_one
-    assert rare or not re.search(r"\bcallq?\s", code)
+    assert rare or not calls(code)
 
 
 DOUBLE_IN_FAST = {
@@ -401,7 +413,7 @@ def test_loops_of_float64_and_of_products_are_vectorized_too(name: str, operatio
     assert record is not None
     code = machine_code(record, operation, F64)
     assert re.search(r"\bv(?!mov)\w+pd\s.*%ymm", code)
-    assert not re.search(r"\bcallq?\s", code)
+    assert not calls(code)
 
 
 @pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")

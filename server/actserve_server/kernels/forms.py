@@ -85,21 +85,20 @@ def _float_of_half(typing_context: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _address_of(typing_context: Any, array: Any) -> Any:
-    """Where an array begins; `array.ctypes.data` would count a reference, by a call."""
+def overlap(typing_context: Any, a: Any, b: Any) -> Any:
+    """Whether two contiguous arrays share memory: an intrinsic, as a function would count references to them."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        return builder.ptrtoint(data, ir.IntType(64))
+        word = ir.IntType(64)
+        ends = []
+        for kind, value in zip(signature.args, arguments, strict=True):
+            array = context.make_array(kind)(context, builder, value)
+            begin = builder.ptrtoint(array.data, word)
+            ends.append((begin, builder.add(begin, builder.mul(array.nitems, array.itemsize))))
+        (begin_a, end_a), (begin_b, end_b) = ends
+        return builder.and_(builder.icmp_unsigned("<", begin_a, end_b), builder.icmp_unsigned("<", begin_b, end_a))
 
-    return numba_types.int64(array), generate
-
-
-@inline
-def overlap(a: Any, b: Any) -> Any:
-    """Whether two contiguous arrays share memory."""
-    begin_a, begin_b = _address_of(a), _address_of(b)
-    return (begin_a < begin_b + b.size * b.itemsize) & (begin_b < begin_a + a.size * a.itemsize)
+    return numba_types.boolean(a, b), generate
 
 
 @inline

@@ -74,7 +74,7 @@ def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Functi
             v = load(x[p])
             all_usual &= usual(v, *params)
             out[p], _ = write(quick(v, *params))
-        # By place, for a slice would count a reference; by an unsigned one, for another might be counted from the end.
+        # By unsigned places: others might be counted from the end, and the loop would not be vectorized.
         if not all_usual:
             for block in range(0, out.size, _QUICK_BLOCK):
                 begin, end = np.uint64(block), np.uint64(min(block + _QUICK_BLOCK, out.size))
