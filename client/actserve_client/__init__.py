@@ -8,7 +8,7 @@
 `actserve_client.errors`, `.options`, `.records`, `.network` and `.testing`.
 """
 
-from actserve.stats import NeuronCounts as NeuronStats
+from actserve.stats import LayerStats, NeuronStats
 
 from actserve_client._session import Gradients, Nonfinite, Regularization, Summary, merge
 from actserve_client.aio import AsyncClient
@@ -35,6 +35,7 @@ __all__ = [
     "DeadlineExceeded",
     "Gradients",
     "InvalidRequest",
+    "LayerStats",
     "LimitExceeded",
     "NeuronStats",
     "Nonfinite",

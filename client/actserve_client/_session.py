@@ -18,8 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 from actserve import wire
-from actserve.stats import NeuronCounts as NeuronStats
-from actserve.stats import StateError
+from actserve.stats import NeuronStats, StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
 from actserve_client.errors import DeadlineExceeded, InvalidRequest, ServerError, ServerUnavailable, from_status
@@ -43,6 +42,17 @@ _JACOBIANS = {
 # What is the default anyway is not sent, as it would cost bytes in every call.
 _ACCURACIES = {"exact": compute_pb2.ACCURACY_UNSPECIFIED, "fast": compute_pb2.ACCURACY_FAST}
 _NONFINITES = {"propagate": compute_pb2.NONFINITE_UNSPECIFIED, "reject": compute_pb2.NONFINITE_REJECT}
+_FIRED_RULES = {
+    "positive": compute_pb2.FIRED_RULE_POSITIVE,
+    "nonzero": compute_pb2.FIRED_RULE_NONZERO,
+    "abs>eps": compute_pb2.FIRED_RULE_ABOVE_EPS,
+}
+_STATS_INPUTS = {"pre": compute_pb2.STATS_INPUT_PRE_ACTIVATION, "post": compute_pb2.STATS_INPUT_POST_ACTIVATION}
+_STATS_HISTOGRAMS = {
+    None: compute_pb2.STATS_HISTOGRAM_UNSPECIFIED,
+    "layer": compute_pb2.STATS_HISTOGRAM_LAYER,
+    "neuron": compute_pb2.STATS_HISTOGRAM_NEURON,
+}
 _REGULARIZERS = {"l2": compute_pb2.REGULARIZER_L2}
 _REDUCTIONS = {
     "sum": compute_pb2.REDUCTION_SUM,
@@ -340,12 +350,67 @@ def regularization(
     return _question(name, compute_pb2.MODE_REGULARIZATION, how, regularization=options)
 
 
-def neuron_stats(name: str, how: How, *, threshold: float, neuron_axis: int) -> Question:
+def neuron_stats(
+    name: str,
+    how: How,
+    *,
+    threshold: float,
+    neuron_axis: int | Sequence[int],
+    first_sample: int,
+    fired: str,
+    eps: float | None,
+    zero_tolerance: float,
+    tau: float,
+    saturation_eps: float,
+    dead_after_samples: int | None,
+    input: str,  # noqa: A002  # the option's public name
+    histogram: str | None,
+    sums: bool,
+) -> Question:
     """Statistics of each neuron."""
+    rule, eps = _fired(fired, eps)
     options = compute_pb2.NeuronStatsOptions(
-        threshold=_number(threshold, "threshold"), neuron_axis=_integer(neuron_axis, "neuron_axis")
+        threshold=_number(threshold, "threshold"),
+        fired=_choice(_FIRED_RULES, rule, "fired"),
+        eps=eps,
+        zero_tolerance=_number(zero_tolerance, "zero_tolerance"),
+        tau=_number(tau, "tau"),
+        saturation_eps=_number(saturation_eps, "saturation_eps"),
+        input=_choice(_STATS_INPUTS, input, "input"),
+        histogram=_choice(_STATS_HISTOGRAMS, histogram, "histogram"),
+        sums=bool(sums),
+        first_sample=_integer(first_sample, "first_sample", 64),
     )
+    if dead_after_samples is not None:
+        options.dead_after_samples = _integer(dead_after_samples, "dead_after_samples", 64)
+    if isinstance(neuron_axis, (list, tuple)):
+        if not neuron_axis:
+            raise InvalidRequest("neuron_axis is empty, and must name at least one axis", field="neuron_axis")
+        options.neuron_axes.extend(_integer(axis, "neuron_axis") for axis in neuron_axis)
+    else:
+        options.neuron_axis = _integer(neuron_axis, "neuron_axis")
     return _question(name, compute_pb2.MODE_NEURON_STATS, how, neuron_stats=options)
+
+
+_ABOVE = "abs>"
+
+
+def _fired(fired: Any, eps: Any) -> tuple[str, float]:
+    """The rule, and its bound: fired="abs>eps" with eps=1e-3 may be said in one, "abs>1e-3"."""
+    rule = text(fired, "fired").replace(" ", "")
+    bound = None if eps is None else _number(eps, "eps")
+    if rule == "abs>eps":
+        if bound is None:
+            raise InvalidRequest('fired "abs>eps" needs eps', field="eps")
+        return rule, bound
+    if bound is not None:
+        raise InvalidRequest(f'eps is {eps!r}, and goes with fired="abs>eps", not {fired!r}', field="eps")
+    if rule.startswith(_ABOVE):
+        try:
+            return "abs>eps", float(rule.removeprefix(_ABOVE))
+        except ValueError:
+            pass
+    return rule, 0.0
 
 
 # ---- results -------------------------------------------------------------------------------------------------------

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import grpc.aio
-from actserve.stats import NeuronCounts as NeuronStats
+from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
@@ -245,7 +245,17 @@ class AsyncClient:
         x: Any,
         *,
         threshold: float = 0.1,
-        neuron_axis: int = -1,
+        neuron_axis: int | Sequence[int] = -1,
+        first_sample: int = 0,
+        fired: str = "positive",
+        eps: float | None = None,
+        zero_tolerance: float = 0.0,
+        tau: float = 0.0,
+        saturation_eps: float = 1e-3,
+        dead_after_samples: int | None = None,
+        input: str = "pre",  # noqa: A002  # the option's public name
+        histogram: str | None = None,
+        sums: bool = True,
         axis: int | None = None,
         accuracy: str = "exact",
         preset: str | None = None,
@@ -265,7 +275,22 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
-        question = _session.neuron_stats(name, how, threshold=threshold, neuron_axis=neuron_axis)
+        question = _session.neuron_stats(
+            name,
+            how,
+            threshold=threshold,
+            neuron_axis=neuron_axis,
+            first_sample=first_sample,
+            fired=fired,
+            eps=eps,
+            zero_tolerance=zero_tolerance,
+            tau=tau,
+            saturation_eps=saturation_eps,
+            dead_after_samples=dead_after_samples,
+            input=input,
+            histogram=histogram,
+            sums=sums,
+        )
         return await self._reduce(question, x, _session.stats_answer, timeout, progress=progress, on_summary=on_summary)
 
     async def stream(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
-from actserve.stats import NeuronCounts as NeuronStats
+from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
@@ -285,7 +285,17 @@ class Client:
         x: Any,
         *,
         threshold: float = 0.1,
-        neuron_axis: int = -1,
+        neuron_axis: int | Sequence[int] = -1,
+        first_sample: int = 0,
+        fired: str = "positive",
+        eps: float | None = None,
+        zero_tolerance: float = 0.0,
+        tau: float = 0.0,
+        saturation_eps: float = 1e-3,
+        dead_after_samples: int | None = None,
+        input: str = "pre",  # noqa: A002  # the option's public name
+        histogram: str | None = None,
+        sums: bool = True,
         axis: int | None = None,
         accuracy: str = "exact",
         preset: str | None = None,
@@ -296,15 +306,27 @@ class Client:
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> NeuronStats:
-        """Statistics of each neuron over a batch: which are dead, how often each is inactive.
+        """What each neuron of a layer does over a batch: how often it fires, is dead, dormant or saturated, and its exact mean.
 
         >>> stats = client.neuron_stats("relu", np.array([[-1.0, 2.0], [-3.0, 4.0]]))
-        >>> stats.dead, stats.dead_fraction
-        (array([ True, False]), 0.5)
+        >>> stats.dead, stats.dead_fraction, stats.mean
+        (array([ True, False]), 0.5, array([0., 3.]))
 
-        The entries along `neuron_axis` are the neurons, all other axes are the batch. A neuron is inactive where its
-        activation is <= 0, and dead when the share of the batch where it is reaches `threshold`. x may be an iterable of
-        blocks. `.state` is what `merge` takes.
+        `threshold`           a neuron is `dead` when the share of samples in which it did not fire reaches this
+        `neuron_axis`         the axis whose entries are the neurons, or several; all others are the batch
+        `first_sample`        the global index of the first sample, for states that will be merged
+        `fired`               when a neuron fires: "positive" (a > 0), "nonzero", or "abs>eps" with `eps` (or "abs>0.001")
+        `zero_tolerance`      what counts as zero: |a| <= zero_tolerance
+        `tau`                 a neuron is `dormant` when its mean |a| is at most tau times the layer's mean of it
+        `saturation_eps`      `saturated_fraction`: samples in a tail where |f'| stays below this part of its largest value
+        `dead_after_samples`  `not_fired_recently`: which did not fire in the last so many samples
+        `input`               "pre": the activation is applied to x; "post": x holds activations already
+        `histogram`           "layer" or "neuron", for `quantile`
+        `sums`                exact sums, for mean, variance and dormancy
+
+        An activation's own parameter of such a name goes into `parameters`. The record has arrays of the neurons' shape, float64,
+        int64 or bool, and `.layer`, the layer in numbers; docs/neuron_stats.md defines all of them. `.state` is what `merge` takes:
+        merged states are, to the byte, what one call over all the data gives. x may be an iterable of blocks.
         """
         how = _session.How(
             axis=axis,
@@ -314,7 +336,22 @@ class Client:
             parameters=parameters,
             keywords=keywords,
         )
-        question = _session.neuron_stats(name, how, threshold=threshold, neuron_axis=neuron_axis)
+        question = _session.neuron_stats(
+            name,
+            how,
+            threshold=threshold,
+            neuron_axis=neuron_axis,
+            first_sample=first_sample,
+            fired=fired,
+            eps=eps,
+            zero_tolerance=zero_tolerance,
+            tau=tau,
+            saturation_eps=saturation_eps,
+            dead_after_samples=dead_after_samples,
+            input=input,
+            histogram=histogram,
+            sums=sums,
+        )
         return self._reduce(question, x, _session.stats_answer, timeout, progress=progress, on_summary=on_summary)
 
     def stream(

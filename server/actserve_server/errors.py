@@ -10,6 +10,7 @@
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
     │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
+    │   ├── InvalidState         bytes that are no state, or states that do not merge
     │   ├── DataSizeMismatch     not as many bytes as the shape says
     │   ├── ChunkOutOfPlace      a chunk that leaves a gap, overlaps, cuts an element or reaches beyond the end
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
@@ -81,6 +82,10 @@ class InvalidOption(InvalidRequest):
 
 class Nonfinite(InvalidRequest):
     """Expected error: a NaN or an infinity, where the caller wants none."""
+
+
+class InvalidState(InvalidRequest):
+    """Expected error: bytes that are no state of neuron statistics, or two states that cannot be merged."""
 
 
 class DataSizeMismatch(InvalidRequest):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 from actserve import wire
+from actserve.stats import NeuronStats
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
 from actserve_server.activations.spec import (
@@ -21,10 +23,10 @@ from actserve_server.activations.spec import (
 )
 from actserve_server.engine.plan import Job
 from actserve_server.engine.run import Run
-from actserve_server.errors import InvalidOption, InvalidParameter, UnsupportedDataType
+from actserve_server.errors import InvalidAxis, InvalidOption, InvalidParameter, UnsupportedDataType
 from actserve_server.modes.base import Array, Mode, NeuronSummary, Penalty, Piece, Tensor
 from actserve_server.modes.maps import Derivative, Forward, JacobianPart
-from actserve_server.modes.neuron_stats import NeuronStats
+from actserve_server.modes.neuron_stats import RESULTS, NeuronStatistics, pieces, summary
 from actserve_server.modes.nonfinite import NonfiniteCounts
 from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization
 
@@ -43,6 +45,22 @@ _GRADIENTS_WRT = {
     compute_pb2.GRADIENT_WRT_UNSPECIFIED: GradientWrt.ACTIVATION,
     compute_pb2.GRADIENT_WRT_ACTIVATION: GradientWrt.ACTIVATION,
     compute_pb2.GRADIENT_WRT_INPUT: GradientWrt.INPUT,
+}
+_FIRED_RULES = {
+    compute_pb2.FIRED_RULE_UNSPECIFIED: "positive",
+    compute_pb2.FIRED_RULE_POSITIVE: "positive",
+    compute_pb2.FIRED_RULE_NONZERO: "nonzero",
+    compute_pb2.FIRED_RULE_ABOVE_EPS: "abs>eps",
+}
+_STATS_INPUTS = {
+    compute_pb2.STATS_INPUT_UNSPECIFIED: "pre",
+    compute_pb2.STATS_INPUT_PRE_ACTIVATION: "pre",
+    compute_pb2.STATS_INPUT_POST_ACTIVATION: "post",
+}
+_STATS_HISTOGRAMS: dict[Any, str | None] = {
+    compute_pb2.STATS_HISTOGRAM_UNSPECIFIED: None,
+    compute_pb2.STATS_HISTOGRAM_LAYER: "layer",
+    compute_pb2.STATS_HISTOGRAM_NEURON: "neuron",
 }
 _ACCURACIES = {
     compute_pb2.ACCURACY_UNSPECIFIED: "exact",
@@ -134,13 +152,36 @@ def _mode(header: compute_pb2.JobHeader) -> Mode:
                 parameter_gradients=header.derivative.parameter_gradients,
             )
         case compute_pb2.MODE_NEURON_STATS:
-            stats = header.neuron_stats
-            return NeuronStats(
-                threshold=stats.threshold if stats.HasField("threshold") else 0.1,
-                neuron_axis=stats.neuron_axis if stats.HasField("neuron_axis") else -1,
-            )
+            return _neuron_stats(header.neuron_stats)
         case _:
             return _regularization(header.regularization)
+
+
+def _neuron_stats(options: compute_pb2.NeuronStatsOptions) -> NeuronStatistics:
+    field = "header.neuron_stats"
+    if options.neuron_axes and options.HasField("neuron_axis"):
+        raise InvalidAxis(
+            "neuron_axis and neuron_axes are both set, and only one may be",
+            field=f"{field}.neuron_axes",
+            value=list(options.neuron_axes),
+        )
+    one = options.neuron_axis if options.HasField("neuron_axis") else -1
+    given: dict[str, object] = {
+        name: getattr(options, name)
+        for name in ("threshold", "saturation_eps", "dead_after_samples", "sums")
+        if options.HasField(name)
+    }
+    given |= {name: getattr(options, name) for name in ("eps", "zero_tolerance", "tau")}
+    return NeuronStatistics(
+        {
+            **given,
+            "neuron_axis": tuple(options.neuron_axes) or (one,),
+            "fired": _known(_FIRED_RULES, options.fired, f"{field}.fired"),
+            "input": _known(_STATS_INPUTS, options.input, f"{field}.input"),
+            "histogram": _known(_STATS_HISTOGRAMS, options.histogram, f"{field}.histogram"),
+        },
+        first_sample=options.first_sample,
+    )
 
 
 def _regularization(options: compute_pb2.RegularizationOptions) -> Regularization:
@@ -259,20 +300,42 @@ def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
 
 def result_summary(number: int, run: Run) -> bytes:
     """The last message of a result: what a run that is over has to say."""
-    summary = compute_pb2.ResultSummary(
+    end = compute_pb2.ResultSummary(
         tensors=tensor_specs(run.results), input=_nonfinite(run.nonfinite_in), output=_nonfinite(run.nonfinite_out)
     )
-    summary.compute_time.FromNanoseconds(round(run.compute_time_s * 1e9))
+    end.compute_time.FromNanoseconds(round(run.compute_time_s * 1e9))
     scalars = run.scalars
     match scalars:
         case Penalty(value):
-            summary.regularization.penalty = value
+            end.regularization.penalty = value
         case NeuronSummary():
-            summary.neuron_stats.dead_fraction = scalars.dead_fraction
-            summary.neuron_stats.dead_count = scalars.dead_count
-            summary.neuron_stats.neuron_count = scalars.neuron_count
-            summary.neuron_stats.sample_count = scalars.sample_count
-    return compute_pb2.ComputeResponse(job=number, summary=summary).SerializeToString()
+            end.neuron_stats.CopyFrom(_stats_result(scalars))
+    return compute_pb2.ComputeResponse(job=number, summary=end).SerializeToString()
+
+
+def _stats_result(scalars: NeuronSummary) -> compute_pb2.NeuronStatsResult:
+    fields = dataclasses.asdict(scalars)
+    fields.pop("state_bytes")
+    return compute_pb2.NeuronStatsResult(**fields)
+
+
+def merged_stats(stats: NeuronStats, chunk_bytes: int) -> Iterator[bytes]:
+    """All messages of the result that neuron statistics are, put together from states."""
+    kinds = {"f": np.float64, "b": np.bool_, "i": np.int64}
+    tensors = [Tensor(name, np.dtype(kinds[kind]), stats.shape) for name, kind in RESULTS.items()]
+    tensors.append(Tensor("state", np.dtype(np.uint8), (len(stats.state),)))
+    yield result_header(0, stats.activation, tensors)
+    for piece in pieces(stats, chunk_bytes):
+        yield result_chunk(0, piece)
+    result = _stats_result(summary(stats))
+    counts = {name: int(stats.columns[name].sum()) for name in ("nan", "positive_infinity", "negative_infinity")}
+    end = compute_pb2.ResultSummary(
+        tensors=tensor_specs(tensors),
+        input=compute_pb2.NonfiniteCounts(),
+        output=compute_pb2.NonfiniteCounts(**counts),
+        neuron_stats=result,
+    )
+    yield compute_pb2.ComputeResponse(summary=end).SerializeToString()
 
 
 def activation(record: Record) -> catalogue_pb2.Activation:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 from actserve import wire
+from actserve.stats import NeuronStats, StateError
 from actserve.v1 import compute_pb2, service_pb2
 from google.protobuf.message import Message
 
@@ -26,6 +27,8 @@ from actserve_server.errors import (
     DataSizeMismatch,
     Draining,
     InvalidOption,
+    InvalidState,
+    LimitExceeded,
     MalformedMessage,
     RequestError,
     StreamEndedEarly,
@@ -84,6 +87,7 @@ class Servicer:
             {
                 "Compute": grpc.unary_stream_rpc_method_handler(self.compute),
                 "ComputeStream": grpc.stream_stream_rpc_method_handler(self.compute_stream),
+                "MergeStats": grpc.stream_stream_rpc_method_handler(self.merge_stats),
                 "ListActivations": _unary(service_pb2.ListActivationsRequest, self.list_activations),
                 "GetActivation": _unary(service_pb2.GetActivationRequest, self.get_activation),
                 "GetServerInfo": _unary(service_pb2.GetServerInfoRequest, self.get_server_info),
@@ -151,6 +155,48 @@ class Servicer:
             yield messages.result_chunk(number, piece)
         yield messages.result_summary(number, run)
 
+    def merge_stats(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """States, each in one message or more, put together one by one."""
+        with self._gate:
+            merged: NeuronStats | None = None
+            for number, data in self._states(raws):
+                try:
+                    state = NeuronStats.from_bytes(data)
+                    merged = state if merged is None else merged.merge(state)
+                except StateError as error:
+                    raise InvalidState(f"state {number}: {error}", field="data", value=number) from None
+            if merged is None:
+                raise StreamEndedEarly("the stream ended before any state", field="data")
+            yield from messages.merged_stats(merged, self._limits.chunk_bytes)
+
+    def _states(self, raws: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Whole states with their numbers."""
+        number, gathered = None, bytearray()
+        for raw in raws:
+            message, data = _parse(service_pb2.MergeStatsRequest, raw)
+            if number is not None and message.state < number:
+                raise UnexpectedFrame(
+                    f"bytes of state {message.state} after those of state {number}; numbers must grow",
+                    field="state",
+                    value=message.state,
+                )
+            if number is not None and message.state > number:
+                yield number, bytes(gathered)
+                gathered.clear()
+            number = message.state
+            gathered += data
+            limit = self._limits.max_slice_bytes
+            if len(gathered) > limit:
+                raise LimitExceeded(
+                    f"state {number}, in bytes",
+                    field="data",
+                    value=len(gathered),
+                    limit=limit,
+                    setting="max_slice_bytes",
+                )
+        if number is not None:
+            yield number, bytes(gathered)
+
     def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
         """A page of the catalogue; the token is the name after which the page begins."""
         if request.page_size < 0:
@@ -202,7 +248,7 @@ def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:
     return grpc.unary_unary_rpc_method_handler(handle)
 
 
-M = TypeVar("M", compute_pb2.ComputeRequest, compute_pb2.ComputeStreamRequest)
+M = TypeVar("M", compute_pb2.ComputeRequest, compute_pb2.ComputeStreamRequest, service_pb2.MergeStatsRequest)
 
 
 def _parse(kind: type[M], raw: bytes) -> tuple[M, memoryview]:

@@ -21,6 +21,7 @@ _CODES: dict[type[errors.RequestError], tuple[grpc.StatusCode, errors_pb2.ErrorR
     errors.InvalidAxis: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_AXIS),
     errors.InvalidOption: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_OPTION),
     errors.Nonfinite: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_NONFINITE),
+    errors.InvalidState: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_STATE),
     errors.DataSizeMismatch: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_DATA_SIZE_MISMATCH),
     errors.ChunkOutOfPlace: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_CHUNK_OUT_OF_PLACE),
     errors.StreamEndedEarly: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_STREAM_ENDED_EARLY),

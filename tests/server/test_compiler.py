@@ -22,7 +22,7 @@ import pytest
 from actserve_server.activations.catalogue import CATALOGUE, find
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record, Traits
 from actserve_server.elementary.source import kernel
-from actserve_server.kernels import build, cold, compiler, target
+from actserve_server.kernels import build, cold, compiler, neurons, reductions, target
 from actserve_server.kernels.binding import Bindings
 from actserve_server.kernels.cache import Cache
 from hypothesis import given, settings
@@ -772,7 +772,7 @@ def test_warm_compiles_all_that_is_missing_and_nothing_twice(directory: Path, mo
     assert record is not None
     compiler.warm([record], [np.float64], progress=lambda *step: told.append(step))
     labels = {f"relu-{operation}-float64" for operation in ("forward", "derivative", "vjp")}
-    labels |= {f"{name}-float64" for name in ("add_squares", "add_values", "count_neurons", "count_nonfinite")}
+    labels |= {f"{name}-float64" for name in (*reductions.REDUCTIONS, *neurons.NEURON_REDUCTIONS, "count_nonfinite")}
     assert {label for _, _, label in told} == labels
     assert [(done, total) for done, total, _ in told] == [(done, len(labels)) for done in range(1, len(labels) + 1)]
     monkeypatch.setattr(compiler, "_loaded", {})

@@ -45,6 +45,25 @@ class GradientWrt(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GRADIENT_WRT_ACTIVATION: _ClassVar[GradientWrt]
     GRADIENT_WRT_INPUT: _ClassVar[GradientWrt]
 
+class FiredRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FIRED_RULE_UNSPECIFIED: _ClassVar[FiredRule]
+    FIRED_RULE_POSITIVE: _ClassVar[FiredRule]
+    FIRED_RULE_NONZERO: _ClassVar[FiredRule]
+    FIRED_RULE_ABOVE_EPS: _ClassVar[FiredRule]
+
+class StatsInput(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATS_INPUT_UNSPECIFIED: _ClassVar[StatsInput]
+    STATS_INPUT_PRE_ACTIVATION: _ClassVar[StatsInput]
+    STATS_INPUT_POST_ACTIVATION: _ClassVar[StatsInput]
+
+class StatsHistogram(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATS_HISTOGRAM_UNSPECIFIED: _ClassVar[StatsHistogram]
+    STATS_HISTOGRAM_LAYER: _ClassVar[StatsHistogram]
+    STATS_HISTOGRAM_NEURON: _ClassVar[StatsHistogram]
+
 class Accuracy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACCURACY_UNSPECIFIED: _ClassVar[Accuracy]
@@ -73,6 +92,16 @@ REDUCTION_MEAN: Reduction
 GRADIENT_WRT_UNSPECIFIED: GradientWrt
 GRADIENT_WRT_ACTIVATION: GradientWrt
 GRADIENT_WRT_INPUT: GradientWrt
+FIRED_RULE_UNSPECIFIED: FiredRule
+FIRED_RULE_POSITIVE: FiredRule
+FIRED_RULE_NONZERO: FiredRule
+FIRED_RULE_ABOVE_EPS: FiredRule
+STATS_INPUT_UNSPECIFIED: StatsInput
+STATS_INPUT_PRE_ACTIVATION: StatsInput
+STATS_INPUT_POST_ACTIVATION: StatsInput
+STATS_HISTOGRAM_UNSPECIFIED: StatsHistogram
+STATS_HISTOGRAM_LAYER: StatsHistogram
+STATS_HISTOGRAM_NEURON: StatsHistogram
 ACCURACY_UNSPECIFIED: Accuracy
 ACCURACY_EXACT: Accuracy
 ACCURACY_FAST: Accuracy
@@ -103,12 +132,34 @@ class RegularizationOptions(_message.Message):
     def __init__(self, regularizer: _Optional[_Union[Regularizer, str]] = ..., strength: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., gradient: bool = ..., gradient_wrt: _Optional[_Union[GradientWrt, str]] = ...) -> None: ...
 
 class NeuronStatsOptions(_message.Message):
-    __slots__ = ("threshold", "neuron_axis")
+    __slots__ = ("threshold", "neuron_axis", "neuron_axes", "fired", "eps", "zero_tolerance", "tau", "saturation_eps", "dead_after_samples", "input", "histogram", "sums", "first_sample")
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     NEURON_AXIS_FIELD_NUMBER: _ClassVar[int]
+    NEURON_AXES_FIELD_NUMBER: _ClassVar[int]
+    FIRED_FIELD_NUMBER: _ClassVar[int]
+    EPS_FIELD_NUMBER: _ClassVar[int]
+    ZERO_TOLERANCE_FIELD_NUMBER: _ClassVar[int]
+    TAU_FIELD_NUMBER: _ClassVar[int]
+    SATURATION_EPS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_AFTER_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    HISTOGRAM_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_SAMPLE_FIELD_NUMBER: _ClassVar[int]
     threshold: float
     neuron_axis: int
-    def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ...) -> None: ...
+    neuron_axes: _containers.RepeatedScalarFieldContainer[int]
+    fired: FiredRule
+    eps: float
+    zero_tolerance: float
+    tau: float
+    saturation_eps: float
+    dead_after_samples: int
+    input: StatsInput
+    histogram: StatsHistogram
+    sums: bool
+    first_sample: int
+    def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ..., neuron_axes: _Optional[_Iterable[int]] = ..., fired: _Optional[_Union[FiredRule, str]] = ..., eps: _Optional[float] = ..., zero_tolerance: _Optional[float] = ..., tau: _Optional[float] = ..., saturation_eps: _Optional[float] = ..., dead_after_samples: _Optional[int] = ..., input: _Optional[_Union[StatsInput, str]] = ..., histogram: _Optional[_Union[StatsHistogram, str]] = ..., sums: bool = ..., first_sample: _Optional[int] = ...) -> None: ...
 
 class JobHeader(_message.Message):
     __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "nonfinite")
@@ -204,16 +255,22 @@ class RegularizationResult(_message.Message):
     def __init__(self, penalty: _Optional[float] = ...) -> None: ...
 
 class NeuronStatsResult(_message.Message):
-    __slots__ = ("dead_fraction", "dead_count", "neuron_count", "sample_count")
+    __slots__ = ("dead_fraction", "dead_count", "neuron_count", "sample_count", "never_fired_count", "dormant_count", "nan_count")
     DEAD_FRACTION_FIELD_NUMBER: _ClassVar[int]
     DEAD_COUNT_FIELD_NUMBER: _ClassVar[int]
     NEURON_COUNT_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NEVER_FIRED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DORMANT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NAN_COUNT_FIELD_NUMBER: _ClassVar[int]
     dead_fraction: float
     dead_count: int
     neuron_count: int
     sample_count: int
-    def __init__(self, dead_fraction: _Optional[float] = ..., dead_count: _Optional[int] = ..., neuron_count: _Optional[int] = ..., sample_count: _Optional[int] = ...) -> None: ...
+    never_fired_count: int
+    dormant_count: int
+    nan_count: int
+    def __init__(self, dead_fraction: _Optional[float] = ..., dead_count: _Optional[int] = ..., neuron_count: _Optional[int] = ..., sample_count: _Optional[int] = ..., never_fired_count: _Optional[int] = ..., dormant_count: _Optional[int] = ..., nan_count: _Optional[int] = ...) -> None: ...
 
 class NonfiniteCounts(_message.Message):
     __slots__ = ("nan", "positive_infinity", "negative_infinity")

@@ -9,6 +9,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class MergeStatsRequest(_message.Message):
+    __slots__ = ("state", "data")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    state: int
+    data: bytes
+    def __init__(self, state: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
 class ListActivationsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]

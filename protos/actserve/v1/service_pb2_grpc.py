@@ -50,6 +50,11 @@ class ActivationServiceStub(object):
                 request_serializer=actserve_dot_v1_dot_compute__pb2.ComputeStreamRequest.SerializeToString,
                 response_deserializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
                 _registered_method=True)
+        self.MergeStats = channel.stream_stream(
+                '/actserve.v1.ActivationService/MergeStats',
+                request_serializer=actserve_dot_v1_dot_service__pb2.MergeStatsRequest.SerializeToString,
+                response_deserializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
+                _registered_method=True)
         self.ListActivations = channel.unary_unary(
                 '/actserve.v1.ActivationService/ListActivations',
                 request_serializer=actserve_dot_v1_dot_service__pb2.ListActivationsRequest.SerializeToString,
@@ -90,6 +95,13 @@ class ActivationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MergeStats(self, request_iterator, context):
+        """Merges states of neuron statistics. Answers as Compute does in MODE_NEURON_STATS over all the data that the states came from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListActivations(self, request, context):
         """Lists the activations, by name.
         """
@@ -122,6 +134,11 @@ def add_ActivationServiceServicer_to_server(servicer, server):
             'ComputeStream': grpc.stream_stream_rpc_method_handler(
                     servicer.ComputeStream,
                     request_deserializer=actserve_dot_v1_dot_compute__pb2.ComputeStreamRequest.FromString,
+                    response_serializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.SerializeToString,
+            ),
+            'MergeStats': grpc.stream_stream_rpc_method_handler(
+                    servicer.MergeStats,
+                    request_deserializer=actserve_dot_v1_dot_service__pb2.MergeStatsRequest.FromString,
                     response_serializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.SerializeToString,
             ),
             'ListActivations': grpc.unary_unary_rpc_method_handler(
@@ -198,6 +215,33 @@ class ActivationService(object):
             target,
             '/actserve.v1.ActivationService/ComputeStream',
             actserve_dot_v1_dot_compute__pb2.ComputeStreamRequest.SerializeToString,
+            actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeStats(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/actserve.v1.ActivationService/MergeStats',
+            actserve_dot_v1_dot_service__pb2.MergeStatsRequest.SerializeToString,
             actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
             options,
             channel_credentials,

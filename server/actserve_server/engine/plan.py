@@ -23,6 +23,7 @@ from actserve_server.errors import (
 from actserve_server.kernels.threads import SOLO, Team
 from actserve_server.modes.base import Mode, Subject, Tensor, is_axis, resolve_axis
 from actserve_server.modes.maps import Derivative
+from actserve_server.modes.neuron_stats import NeuronStatistics
 
 _LARGEST_BYTES = (1 << 63) - 1
 
@@ -109,7 +110,10 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
             value=job.chunk_bytes,
         )
     chunk_bytes = min(job.chunk_bytes or limits.chunk_bytes, limits.max_chunk_bytes)
-    axis = _axis(record, job)
+    mode = job.mode
+    if isinstance(mode, NeuronStatistics):
+        mode = mode.within(limits.max_slice_bytes)
+    axis = None if _is_after(mode) else _axis(record, job)
     given = arguments(record, job.parameters, library, x.shape, limits.max_slice_bytes)
     subject = Subject(
         record=record,
@@ -124,8 +128,8 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
         accuracy=job.accuracy,
         team=team,
     )
-    job.mode.check(subject, upstream=upstream, open_ended=job.open_ended)
-    results = job.mode.results(subject)
+    mode.check(subject, upstream=upstream, open_ended=job.open_ended)
+    results = mode.results(subject)
     if upstream and job.inputs[1].shape != subject.result_shape:
         raise InvalidShape(
             f"the upstream gradient has shape {list(job.inputs[1].shape)}, and must have the result's, "
@@ -142,7 +146,7 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
     units = (subject.unit_elements, subject.result_unit_elements)
     return Plan(
         subject=subject,
-        mode=job.mode,
+        mode=mode,
         inputs=tuple(
             Input(
                 unit_bytes=elements * itemsize,
@@ -158,6 +162,11 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
         max_tensor_bytes=limits.max_tensor_bytes,
         reject_nonfinite=job.reject_nonfinite,
     )
+
+
+def _is_after(mode: Mode) -> bool:
+    """Whether x holds activations already, so that nothing is computed along an axis."""
+    return isinstance(mode, NeuronStatistics) and mode.after
 
 
 def _record(job: Job) -> tuple[Record, Library | None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
-from actserve_server.modes.base import Piece, Scalars, Tensor
+from actserve_server.modes.base import NeuronSummary, Piece, Scalars, Tensor
 from actserve_server.modes.nonfinite import NonfiniteCounts
 
 
@@ -50,11 +50,10 @@ class Run:
     @property
     def results(self) -> tuple[Tensor, ...]:
         """The results with their final shapes."""
-        if not self._plan.open_ended:
-            return self._plan.results
+        # Of neuron statistics it is the state whose length only the end tells; of all else, the rows of an open-ended job.
+        length = self.scalars.state_bytes if isinstance(self.scalars, NeuronSummary) else self.rows or 0
         return tuple(
-            Tensor(t.name, t.dtype, (self.rows or 0, *t.shape[1:])) if t.shape[:1] == (-1,) else t
-            for t in self._plan.results
+            Tensor(t.name, t.dtype, (length, *t.shape[1:])) if t.shape[:1] == (-1,) else t for t in self._plan.results
         )
 
     def _timed(self, pieces: Iterator[Piece]) -> Iterator[Piece]:

@@ -56,12 +56,15 @@ from actserve_server.kernels.cache import Cache
 from actserve_server.kernels.cold import Child, ChildFailed
 from actserve_server.kernels.forms import ACCURACIES, DTYPES, SIXTEEN_BITS
 from actserve_server.kernels.loops import operations as operations_of
+from actserve_server.kernels.neurons import NEURON_REDUCTIONS
 from actserve_server.kernels.reductions import REDUCTIONS
 from actserve_server.kernels.services import SERVICES
 
 __all__ = ["close", "configure", "has_fast", "load", "load_reduction", "load_service", "units", "warm"]
 
 _log = logging.getLogger(__name__)
+
+_REDUCTIONS = REDUCTIONS | NEURON_REDUCTIONS
 
 Compiled = Callable[..., None]
 _Key = tuple[Any, ...]
@@ -132,7 +135,7 @@ def units(records: Iterable[Record], kinds: Iterable[npt.DTypeLike] = DTYPES) ->
                     if accuracy == "exact" or (has_fast(record, operation) and dtype == np.float32):
                         yield (record, operation, dtype, accuracy), unit_of(record, operation, dtype, accuracy)
     wide = [dtype for dtype in dtypes if dtype not in SIXTEEN_BITS]
-    yield from (((name, dtype), _reduction(name, dtype)) for name in REDUCTIONS for dtype in wide)
+    yield from (((name, dtype), _reduction(name, dtype)) for name in _REDUCTIONS for dtype in wide)
     for name in SERVICES:
         for dtype in dtypes:
             if dtype in SIXTEEN_BITS or name == "count_nonfinite":
@@ -200,7 +203,7 @@ def close() -> None:
 
 
 def _reduction(name: str, dtype: np.dtype[Any]) -> Unit:
-    reduction = REDUCTIONS[name]
+    reduction = _REDUCTIONS[name]
     function = cast(types.FunctionType, reduction.function)
     return Unit(f"{name}-{dtype}", None, (function,), reduction.arguments, dtype)
 

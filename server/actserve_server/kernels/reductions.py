@@ -1,4 +1,4 @@
-"""Loops that boil a tensor down to a mergeable state: an exact sum of squares, and counts for each neuron.
+"""Loops that boil a tensor down to a mergeable state: exact sums of squares, and of the values of each channel.
 
 States are integers, and merging is integer addition: a result depends neither on how the input was split nor on the
 order of the pieces. The loops are plain functions, compiled by `compiler.load_reduction`; what is derived from a state,
@@ -19,14 +19,11 @@ from actserve_server.elementary.bits import bits_of, float_of, fma
 from actserve_server.elementary.source import kernel
 
 __all__ = [
-    "COUNT_ROWS",
     "REDUCTIONS",
     "Reduction",
     "SQUARE_UNIT_EXPONENT",
     "add_squares",
     "add_values",
-    "count_neurons",
-    "new_counts",
     "new_square_sum",
     "new_value_sums",
     "settle",
@@ -215,107 +212,6 @@ def square_sum(tally: npt.NDArray[np.int64]) -> SquareTally:
     return SquareTally(int(tally[_COUNT]), int(tally[_NAN]), int(tally[_INFINITE]), total)
 
 
-COUNT_ROWS = ("samples", "inactive", "zero", "nan")
-"""What the rows of the counts hold: elements seen, a <= 0, a == 0, and a not a number."""
-
-# Three counts of a column travel in one int32 while few rows were added, so that the loop over a row keeps to one
-# stream of memory besides the input: inactive in bits 0-9, zero in 10-19, nan in 20-29.
-_ROWS_BETWEEN_FLUSHES = 1023
-_FIELD = 1023
-
-
-@kernel
-def _pack(a):  # type: ignore[no-untyped-def]
-    return np.int32(a <= 0) + (np.int32(a == 0) << 10) + (np.int32(np.isnan(a)) << 20)
-
-
-@kernel
-def _flush(packed, counts):  # type: ignore[no-untyped-def]
-    for j in range(packed.size):
-        counts[1, j] += packed[j] & _FIELD
-        counts[2, j] += (packed[j] >> 10) & _FIELD
-        counts[3, j] += packed[j] >> 20
-        packed[j] = 0
-
-
-@kernel
-def _count_run(a, begin, end, neuron, counts):  # type: ignore[no-untyped-def]
-    """Count elements that all belong to one neuron."""
-    inactive = 0
-    zero = 0
-    nan = 0
-    for p in range(begin, end):
-        v = a[p]
-        inactive += v <= 0
-        zero += v == 0
-        nan += np.isnan(v)
-    counts[0, neuron] += end - begin
-    counts[1, neuron] += inactive
-    counts[2, neuron] += zero
-    counts[3, neuron] += nan
-
-
-@kernel
-def _count_columns(a, begin, end, neuron, counts):  # type: ignore[no-untyped-def]
-    """Count elements that belong each to the next neuron."""
-    for p in range(begin, end):
-        j = neuron + p - begin
-        v = a[p]
-        counts[0, j] += 1
-        counts[1, j] += np.int64(v <= 0)
-        counts[2, j] += np.int64(v == 0)
-        counts[3, j] += np.int64(np.isnan(v))
-
-
-@kernel
-def count_neurons(a, start, n, inner, counts):  # type: ignore[no-untyped-def]
-    """Count a piece of the activations, beginning at element `start` of an array of shape (outer, n, inner).
-
-    counts is int64[len(COUNT_ROWS), n], to which is added; element p of the whole belongs to neuron (p // inner) % n.
-    """
-    if start < 0 or n < 1 or inner < 1 or counts.shape[1] != n:
-        raise ValueError("start must not be negative, n and inner must be positive, and counts must have n columns")
-    done = 0
-    if inner > 1:
-        while done < a.size:
-            place = start + done
-            run = min(inner - place % inner, a.size - done)
-            _count_run(a, done, done + run, place // inner % n, counts)
-            done += run
-        return
-    first = start % n
-    if first:
-        done = min(n - first, a.size)
-        _count_columns(a, 0, done, first, counts)
-    rows = (a.size - done) // n
-    if rows > 4:
-        packed = np.zeros(n, np.int32)
-        for row in range(rows):
-            for j in range(n):
-                packed[j] += _pack(a[done + j])
-            done += n
-            if (row + 1) % _ROWS_BETWEEN_FLUSHES == 0:
-                _flush(packed, counts)
-        _flush(packed, counts)
-        for j in range(n):
-            counts[0, j] += rows
-    while done < a.size:
-        end = min(done + n, a.size)
-        _count_columns(a, done, end, 0, counts)
-        done = end
-
-
-def new_counts(neurons: int) -> npt.NDArray[np.int64]:
-    """Counts of nothing, for `count_neurons`.
-
-    >>> counts = new_counts(2)
-    >>> load_reduction("count_neurons", np.float32)(np.array([0, 1, -1, 2], np.float32), 0, 2, 1, counts)
-    >>> counts[COUNT_ROWS.index("inactive")]
-    array([2, 0])
-    """
-    return np.zeros((len(COUNT_ROWS), neurons), np.int64)
-
-
 # Limb k of a sum of values is in units of 2**(32 * k - 1074). A limb takes 2**31 digits of 32 bits before it overflows, and
 # two more limbs hold what the sum outgrows the largest float64 by.
 _VALUE_LIMBS = 67
@@ -397,6 +293,5 @@ class Reduction:
 REDUCTIONS: dict[str, Reduction] = {
     "add_squares": Reduction(add_squares, ("input", "tally")),
     "add_values": Reduction(add_values, ("wide_input", "index", "index", "counts")),
-    "count_neurons": Reduction(count_neurons, ("input", "index", "index", "index", "counts")),
 }
 """What `compiler.load_reduction` offers."""

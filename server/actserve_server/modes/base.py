@@ -121,6 +121,11 @@ class NeuronSummary:
     dead_count: int
     neuron_count: int
     sample_count: int
+    never_fired_count: int
+    dormant_count: int
+    nan_count: int
+    state_bytes: int
+    """How long the state is, which is not known beforehand."""
 
 
 Scalars = Penalty | NeuronSummary | None

@@ -1,18 +1,15 @@
-"""Neuron statistics: how often each neuron of a layer is inactive over a batch, and which are dead."""
+"""Neuron statistics: what a layer's neurons do over a batch, as a state that merges, and what is derived from it."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from actserve.stats import NeuronCounts
+from actserve.stats import NeuronOptions, NeuronStats, StateError
 
-from actserve_server.errors import InvalidAxis, InvalidOption
-from actserve_server.kernels import compiler
-from actserve_server.kernels.reductions import COUNT_ROWS, new_counts
+from actserve_server.errors import InvalidAxis, InvalidOption, LimitExceeded
 from actserve_server.modes.base import (
     Array,
     Counts,
@@ -25,115 +22,223 @@ from actserve_server.modes.base import (
     resolve_axis,
 )
 from actserve_server.modes.evaluate import evaluate, readable, wide_enough
+from actserve_server.modes.neuron_tally import Layout, NeuronTally, column_bytes
+from actserve_server.modes.slopes import Slopes, slopes
 
-_AXIS_FIELD = "header.neuron_stats.neuron_axis"
+_FIELD = "header.neuron_stats"
+_AXIS_FIELD = f"{_FIELD}.neuron_axis"
+_LARGEST_SAMPLE = 1 << 62
+"""Far below what an int64 holds, so that no index of a sample overflows."""
 
 
-def _state_options(subject: Subject) -> dict[str, float | str]:
-    """What states must have in common to be merged: the parameters, and a digest of those that are arrays."""
-    options: dict[str, float | str] = {
+def state_parameters(subject: Subject) -> dict[str, float | str]:
+    """What states must have in common to be merged beside the options: the parameters, a digest of those that are arrays, and
+    the axis of an activation that works along one."""
+    found: dict[str, float | str] = {
         name: value if isinstance(value, str) else float(value)
         for name, value in subject.options.items()
         if value is not None
     }
     if subject.columns is not None:
-        options["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
-    return options
+        found["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
+    if subject.axis is not None:
+        # From the end, as batches of other ranks may be of the same layer.
+        found["axis"] = float(subject.axis - max(len(subject.shape), 1))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NeuronStats:
-    """Per neuron the share of the batch with activation <= 0; dead are the neurons where it reaches the threshold."""
+class NeuronStatistics:
+    """Counts, sums and histograms of each neuron's activations. Options are those of the state; its `slopes` and `accuracy`
+    follow from the subject."""
 
-    threshold: float = 0.1
-    neuron_axis: int = -1
+    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """Of `actserve.stats.NeuronOptions`, unchecked."""
+    first_sample: int = 0
+    """The global index of the first sample."""
+    max_bytes: int = 1 << 62
+    """How large the state may grow in memory."""
+
+    @property
+    def after(self) -> bool:
+        """Whether x holds the activations already."""
+        return self.options.get("input") == "post"
 
     def check(self, subject: Subject, *, upstream: bool, open_ended: bool) -> None:
-        """The threshold is a share; the neuron axis lies within the shape, and its length must be known beforehand."""
-        if not 0 <= self.threshold <= 1:
+        """Options within their bounds; the neuron axes within the shape, and of lengths known beforehand."""
+        options = self._options(subject, Slopes("none"))
+        if not 0 <= self.first_sample <= _LARGEST_SAMPLE:
             raise InvalidOption(
-                f"threshold is {self.threshold}, and must be in [0, 1]",
-                field="header.neuron_stats.threshold",
-                value=self.threshold,
-                allowed="a number in [0, 1]",
+                f"first_sample is {self.first_sample}, and must be in [0, 2^62]",
+                field=f"{_FIELD}.first_sample",
+                value=self.first_sample,
+                allowed="[0, 2^62]",
             )
-        axis = resolve_axis(self.neuron_axis, subject.shape, field=_AXIS_FIELD, name="neuron_axis")
-        if axis == 0 and open_ended:
+        axes = [
+            resolve_axis(axis, subject.shape, field=_AXIS_FIELD, name="neuron_axis") for axis in options.neuron_axis
+        ]
+        if len(set(axes)) < len(axes):
+            raise InvalidAxis(
+                f"neuron_axis is {list(options.neuron_axis)}, and names an axis twice",
+                field=_AXIS_FIELD,
+                value=list(options.neuron_axis),
+            )
+        if 0 in axes and open_ended:
             raise InvalidAxis(
                 "in an open-ended job axis 0 is the batch, so it can't be the neuron_axis",
                 field=_AXIS_FIELD,
-                value=self.neuron_axis,
+                value=list(options.neuron_axis),
+            )
+        self._limit(
+            self.layout(subject).columns * column_bytes(options, wide_enough(subject.dtype).itemsize), _AXIS_FIELD
+        )
+
+    def _limit(self, size: int, field: str) -> None:
+        if size > self.max_bytes:
+            raise LimitExceeded(
+                "the state of the neurons, in bytes",
+                field=field,
+                value=size,
+                limit=self.max_bytes,
+                setting="max_slice_bytes",
             )
 
-    def neurons(self, subject: Subject) -> tuple[int, int]:
-        """(n, inner): how many neurons there are, and how many elements of one neuron follow one another."""
-        shape = subject.result_shape
-        if not shape:
-            return 1, 1
-        axis = self.neuron_axis % len(shape)
-        return shape[axis], math.prod(shape[axis + 1 :])
+    def check_histograms(self, tally: NeuronTally) -> None:
+        """Raise LimitExceeded when histograms of neurons have grown beyond what a server holds."""
+        self._limit(tally.histogram_bytes, f"{_FIELD}.histogram")
 
-    def state(self, subject: Subject, counts: Array) -> NeuronCounts:
-        """The mergeable state that counts make, with the options that states must share to be merged."""
-        columns = dict(zip(COUNT_ROWS, counts, strict=True))
-        return NeuronCounts(subject.record.name, self.threshold, columns, _state_options(subject))
+    def within(self, max_bytes: int) -> NeuronStatistics:
+        """The same, holding at most so many bytes of state."""
+        return dataclasses.replace(self, max_bytes=max_bytes)
+
+    def _options(self, subject: Subject, known: Slopes) -> NeuronOptions:
+        try:
+            return NeuronOptions(**{**self.options, "slopes": known.known, "accuracy": subject.accuracy})  # type: ignore[arg-type]
+        except StateError as error:
+            name = str(error).partition(" ")[0]
+            raise InvalidOption(
+                str(error),
+                field=f"{_FIELD}.{name}",
+                value=self.options.get(name),
+                allowed=str(error).partition("must be ")[2],
+            ) from None
+
+    def layout(self, subject: Subject) -> Layout:
+        """Where the neurons are in f(x)."""
+        shape = subject.result_shape
+        given = self.options.get("neuron_axis", (-1,))
+        assert isinstance(given, tuple)
+        return Layout.of(shape, tuple(sorted({axis % max(len(shape), 1) for axis in given})))
+
+    def tally(self, subject: Subject) -> tuple[NeuronTally, Slopes]:
+        """An empty tally for the subject."""
+        epsilon = self.options.get("saturation_eps", NeuronOptions().saturation_eps)
+        assert isinstance(epsilon, float)
+        known = slopes(subject, epsilon, after=self.after)
+        dtype = wide_enough(subject.dtype)
+        return NeuronTally(self._options(subject, known), self.layout(subject), dtype, known, subject.team), known
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """Arrays with an element a neuron, and the state."""
-        n, _ = self.neurons(subject)
-        state = len(self.state(subject, new_counts(n)).state)
-        return (
-            Tensor("inactive_fraction", np.dtype(np.float64), (n,)),
-            Tensor("zero_fraction", np.dtype(np.float64), (n,)),
-            Tensor("dead", np.dtype(np.bool_), (n,)),
-            Tensor("state", np.dtype(np.uint8), (state,)),
-        )
+        shape = self.layout(subject).shape
+        kinds = {"f": np.float64, "b": np.bool_, "i": np.int64}
+        tensors = [Tensor(name, np.dtype(kinds[kind]), shape) for name, kind in RESULTS.items()]
+        return (*tensors, Tensor("state", np.dtype(np.uint8), (-1,)))
 
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
 
 
-class _Stage:
-    """The counts so far."""
+RESULTS = {
+    "inactive_fraction": "f",
+    "zero_fraction": "f",
+    "dead": "b",
+    "never_fired": "b",
+    "not_fired_recently": "b",
+    "dormant": "b",
+    "saturated_fraction": "f",
+    "vanishing_fraction": "f",
+    "mean": "f",
+    "variance": "f",
+    "min": "f",
+    "max": "f",
+    "nan": "i",
+    "last_fired": "i",
+}
+"""The tensors of a result beside the state, by their names in `actserve.stats.NeuronStats`, and of what type they are."""
 
-    def __init__(self, mode: NeuronStats, subject: Subject, counts: Counts) -> None:
+
+def pieces(stats: NeuronStats, piece_bytes: int) -> Iterator[Piece]:
+    """The tensors of a result, in order, the state last."""
+    arrays = [np.ascontiguousarray(getattr(stats, name)).reshape(-1) for name in RESULTS]
+    for index, array in enumerate([*arrays, np.frombuffer(stats.state, np.uint8)]):
+        step = max(piece_bytes // array.itemsize, 1)
+        for first in range(0, array.size, step):
+            yield Piece(index, first, array[first : first + step])
+
+
+def summary(stats: NeuronStats) -> NeuronSummary:
+    """The layer in a few numbers."""
+    return NeuronSummary(
+        dead_fraction=stats.dead_fraction,
+        dead_count=int(np.count_nonzero(stats.dead)),
+        neuron_count=stats.neurons,
+        sample_count=int(stats.samples.max(initial=0)),
+        never_fired_count=int(np.count_nonzero(stats.never_fired)),
+        dormant_count=int(np.count_nonzero(stats.dormant)),
+        nan_count=int(stats.nan.sum()),
+        state_bytes=len(stats.state),
+    )
+
+
+class _Stage:
+    """The tally so far."""
+
+    def __init__(self, mode: NeuronStatistics, subject: Subject, counts: Counts) -> None:
         self._mode = mode
         self._subject = subject
         self._nonfinite = counts
         self._read = readable(subject)
-        self._forward = evaluate(subject, "forward")
-        self._count = compiler.load_reduction("count_neurons", wide_enough(subject.dtype))
-        self._n, self._inner = mode.neurons(subject)
-        self._counts = new_counts(self._n)
+        self._forward = None if mode.after else evaluate(subject, "forward")
+        self._tally, known = mode.tally(subject)
+        self._slope = evaluate(subject, "derivative") if known.computed else None
+        self._stats: NeuronStats | None = None
 
     def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
-        """Count a block."""
-        for at, piece in self._forward(first, *inputs):
+        """Take in a block."""
+        (x,) = inputs
+        if self._forward is None:
+            self._nonfinite.add(first, x)
+            self._tally.add(self._read(x), None, None, first)
+            self._mode.check_histograms(self._tally)
+            return iter(())
+        for at, piece in self._forward(first, x):
             self._nonfinite.add(at, piece)
-            self._count(self._read(piece), at, self._n, self._inner, self._counts)
+            a = self._read(piece)
+            if self._tally.options.slopes == "none":
+                self._tally.add(a, None, None, at)
+                continue
+            # Elementwise: f(x) has its elements where x has them.
+            part = x[at - first : at - first + piece.size]
+            found = None
+            if self._slope is not None:
+                ((_, slope),) = self._slope(at, part)
+                found = self._read(slope)
+            self._tally.add(a, self._read(part), found, at)
+        self._mode.check_histograms(self._tally)
         return iter(())
 
-    @property
-    def _state(self) -> NeuronCounts:
-        return self._mode.state(self._subject, self._counts)
-
     def finish(self, rows: int | None) -> Iterator[Piece]:
-        """What the counts say."""
-        state = self._state
-        arrays = (state.inactive_fraction, state.zero_fraction, state.dead, np.frombuffer(state.state, np.uint8))
-        for index, array in enumerate(arrays):
-            step = max(self._subject.piece_elements * self._subject.dtype.itemsize // array.itemsize, 1)
-            for first in range(0, array.size, step):
-                yield Piece(index, first, array[first : first + step])
+        """What the tally says."""
+        stats = self._tally.state(self._subject.record.name, state_parameters(self._subject), self._mode.first_sample)
+        self._stats = stats
+        yield from pieces(stats, self._subject.piece_elements * self._subject.dtype.itemsize)
 
     def scalars(self) -> Scalars:
-        """The layer in four numbers."""
-        state = self._state
-        samples = state.columns["samples"]
-        return NeuronSummary(
-            dead_fraction=state.dead_fraction,
-            dead_count=int(np.count_nonzero(state.dead)),
-            neuron_count=state.neurons,
-            sample_count=int(samples[0]) if len(samples) else 0,
-        )
+        """The layer in a few numbers."""
+        assert self._stats is not None
+        return summary(self._stats)
+
+
+__all__ = ["RESULTS", "NeuronStatistics", "pieces", "state_parameters", "summary"]
