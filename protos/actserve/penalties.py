@@ -49,6 +49,8 @@ float64 one by one, and the values a themselves."""
 
 _MOST_BITS = 4300
 _LARGEST_COUNT = (1 << 63) - 1
+_MOST_WITHOUT_BYTES = 1 << 20
+"""How many sums a state may claim to have that are all 0 and so take no bytes."""
 _DIGITS = 60
 """Digits of decimals on the way to a float64, which has 17: what is cancelled on the way has less than half of them."""
 
@@ -360,7 +362,7 @@ def _read_sums(columns: Any, count: Any, payload: bytes) -> tuple[Sums, ...]:
             end = start + width * count
             if not (0 <= shift <= _MOST_BITS and 0 <= width <= _MOST_BITS) or end > len(payload):
                 raise ValueError(layout)
-            if width == 0 and count > 1 << 24:
+            if width == 0 and count > _MOST_WITHOUT_BYTES:
                 raise ValueError(count)
             cells = (payload[place : place + width] for place in range(start, end, width)) if width else ()
             read.append(tuple(int.from_bytes(cell, "little", signed=True) << shift for cell in cells) or (0,) * count)
