@@ -41,6 +41,7 @@ check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/render_activations.py --check
+	$(BIN)/python tools/render_regularization.py --check
 	$(BIN)/python tools/generate.py --image build/actserve.binpb
 	$(BIN)/buf lint build/actserve.binpb --config protos/buf.yaml
 
@@ -48,8 +49,9 @@ format: $(READY)  ## format the code, and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)  ## write docs/activations.md and its curves from the records
+docs: $(READY)  ## write docs/activations.md with its curves, and docs/regularization.md, from the records
 	$(BIN)/python tools/render_activations.py
+	$(BIN)/python tools/render_regularization.py
 
 generate: $(READY)  ## write the generated code from the .proto files
 	$(BIN)/python tools/generate.py
