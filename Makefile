@@ -31,7 +31,7 @@ demo: $(READY)  ## train a small network on real digits, every activation comput
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client
+test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client, and hold penalties to PyTorch's autograd and to Keras
 	$(BENCH)/bin/python -m pytest tests/others
 
 check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code and page
