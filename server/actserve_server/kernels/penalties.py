@@ -14,7 +14,7 @@ import numpy as np
 
 from actserve_server.elementary.bits import fma, sqrt
 from actserve_server.elementary.source import kernel
-from actserve_server.elementary.wide import wide_compensated, wide_two_product
+from actserve_server.elementary.wide import wide_compensated
 from actserve_server.kernels.build import Unit
 from actserve_server.kernels.forms import Form
 from actserve_server.regularizers.catalogue import REGULARIZERS
@@ -65,15 +65,22 @@ def _slice_slopes(form: Form, slope: Function) -> Function:
 
 @kernel
 def products(x, i, out):  # type: ignore[no-untyped-def]
-    """out[0, j] = x[i] . x[j] for j < i of the rows of x[n, m], as if it were rounded once unless much cancels."""
+    """out[0, j] = column i . column j for j < i of x[m, n], as if it were rounded once unless much cancels.
+
+    All the products of a row at a time: each sum has its order, and they are in step, so that the loop vectorizes.
+    """
     for j in range(i):
-        total = 0.0
-        rest = 0.0
-        for k in range(x.shape[1]):
-            product, lost = wide_two_product(x[i, k], x[j, k])
-            total, rest = wide_compensated(total, rest, product)
-            rest = rest + lost
-        out[0, j] = total + rest
+        out[0, j] = 0.0
+        out[1, j] = 0.0
+    for k in range(x.shape[0]):
+        v = x[k, i]
+        for j in range(i):
+            product = v * x[k, j]
+            total, rest = wide_compensated(out[0, j], out[1, j], product)
+            out[0, j] = total
+            out[1, j] = rest + fma(v, x[k, j], -product)
+    for j in range(i):
+        out[0, j] += out[1, j]
 
 
 @kernel

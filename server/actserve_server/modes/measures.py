@@ -439,6 +439,7 @@ class _Orthogonal:
         with np.errstate(all="ignore"):
             units = matrix / np.where(norms[0] == 0, 1.0, norms[0])[:, None]
         products = compiler.load_penalty("", "products")
+        across = np.ascontiguousarray(units.T)
         signs = np.zeros((n, n))
         guard = threading.Lock()
 
@@ -447,8 +448,8 @@ class _Orthogonal:
             for place in range(begin, end):
                 # Rows far from the middle have few and many partners: in turn, so that all threads have as much to do.
                 i = place // 2 if place % 2 else n - 1 - place // 2
-                dots = np.empty((1, max(i, 1)))
-                products(units, i, dots)
+                dots = np.empty((2, max(i, 1)))
+                products(across, i, dots)
                 total.add(0, np.abs(dots[0, :i]))
                 signs[i, :i] = np.sign(dots[0, :i])
             with guard:
