@@ -31,7 +31,7 @@ demo: $(READY)  ## train a small network on real digits, every activation comput
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
 
-test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client
+test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client, and hold penalties to PyTorch's autograd and to Keras
 	$(BENCH)/bin/python -m pytest tests/others
 
 check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code and page
@@ -41,6 +41,7 @@ check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate.py --check
 	$(BIN)/python tools/render_activations.py --check
+	$(BIN)/python tools/render_regularization.py --check
 	$(BIN)/python tools/generate.py --image build/actserve.binpb
 	$(BIN)/buf lint build/actserve.binpb --config protos/buf.yaml
 
@@ -48,8 +49,9 @@ format: $(READY)  ## format the code, and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY)  ## write docs/activations.md and its curves from the records
+docs: $(READY)  ## write docs/activations.md with its curves, and docs/regularization.md, from the records
 	$(BIN)/python tools/render_activations.py
+	$(BIN)/python tools/render_regularization.py
 
 generate: $(READY)  ## write the generated code from the .proto files
 	$(BIN)/python tools/generate.py

@@ -13,15 +13,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from actserve import wire
+from actserve import penalties, wire
 from actserve.stats import NeuronStats, StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
-from actserve_client.errors import DeadlineExceeded, InvalidRequest, ServerError, ServerUnavailable, from_status
+from actserve_client.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    LimitExceeded,
+    ServerError,
+    ServerUnavailable,
+    from_status,
+)
 from actserve_client.options import Retry
 
 Array = npt.NDArray[Any]
@@ -53,7 +60,11 @@ _STATS_HISTOGRAMS = {
     "layer": compute_pb2.STATS_HISTOGRAM_LAYER,
     "neuron": compute_pb2.STATS_HISTOGRAM_NEURON,
 }
-_REGULARIZERS = {"l2": compute_pb2.REGULARIZER_L2}
+_REGULARIZERS = {
+    name: compute_pb2.Regularizer.Value(f"REGULARIZER_{meant.upper()}")
+    for name, meant in {**{name: name for name in penalties.FORMS}, **penalties.ALIASES}.items()
+}
+_TARGETS = {"output": compute_pb2.PENALTY_TARGET_UNSPECIFIED, "input": compute_pb2.PENALTY_TARGET_INPUT}
 _REDUCTIONS = {
     "sum": compute_pb2.REDUCTION_SUM,
     "batch_mean": compute_pb2.REDUCTION_BATCH_MEAN,
@@ -70,10 +81,14 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Regularization:
-    """The answer of `regularization`: the penalty and, when it was asked for, its gradient in x's shape and type."""
+    """The answer of `regularization`: the penalty and, when it was asked for, its gradient in x's shape and type.
+
+    `state` is what the penalty was computed from, as versioned bytes: `merge` takes it, and `regularization` for a gradient.
+    """
 
     penalty: float
     gradient: Array | None = None
+    state: bytes = dataclasses.field(default=b"", repr=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -334,20 +349,54 @@ def regularization(
     regularizer: str,
     how: How,
     *,
-    strength: float,
+    strength: float | None,
     reduction: str,
     gradient: bool,
     gradient_wrt: str,
+    of: str,
+    state: bytes | Regularization | None,
 ) -> Question:
-    """A penalty on f(x)."""
+    """A penalty on f(x). Of the keywords those that are the regularizer's parameters are not the activation's."""
+    number = _choice(_REGULARIZERS, regularizer, "regularizer")
+    if isinstance(state, Regularization):
+        state = state.state
+    if not (state is None or isinstance(state, bytes)):
+        raise InvalidRequest(f"state is {type(state).__name__}, and must be bytes or a Regularization", field="state")
     options = compute_pb2.RegularizationOptions(
-        regularizer=_choice(_REGULARIZERS, regularizer, "regularizer"),
-        strength=_number(strength, "strength"),
+        regularizer=number,
+        strength=None if strength is None else _number(strength, "strength"),
         reduction=_choice(_REDUCTIONS, reduction, "reduction"),
         gradient=bool(gradient),
         gradient_wrt=_choice(_GRADIENTS_WRT, gradient_wrt, "gradient_wrt"),
+        of=_choice(_TARGETS, of, "of"),
+        state=state,
     )
-    return _question(name, compute_pb2.MODE_REGULARIZATION, how, regularization=options)
+    own = penalties.keywords(regularizer)
+    for key in [key for key in how.keywords if key in own]:
+        if (value := how.keywords[key]) is not None:
+            options.parameters[key].CopyFrom(_parameter_value(key, value))
+    rest = {key: value for key, value in how.keywords.items() if key not in own}
+    return _question(
+        name, compute_pb2.MODE_REGULARIZATION, dataclasses.replace(how, keywords=rest), regularization=options
+    )
+
+
+def two_passes(question: Question, error: LimitExceeded, x: Any) -> Question | None:
+    """The first of two passes for a gradient that the server cannot hold x for; None where that is of no help."""
+    if error.field != "gradient" or is_blocks(x) or "state of a call without gradient" not in str(error):
+        return None
+    template = compute_pb2.JobHeader()
+    template.CopyFrom(question.template)
+    template.regularization.gradient = False
+    return Question(template)
+
+
+def second_pass(question: Question, state: bytes) -> Question:
+    """The second, which the first one's state lets stream."""
+    template = compute_pb2.JobHeader()
+    template.CopyFrom(question.template)
+    template.regularization.state = state
+    return Question(template)
 
 
 def neuron_stats(
@@ -681,7 +730,8 @@ def penalty_answer(assembly: Assembly) -> Regularization:
     """The answer of the regularization mode."""
     assert assembly.summary is not None
     arrays = assembly.arrays
-    return Regularization(assembly.summary.regularization.penalty, arrays[0] if arrays else None)
+    found = assembly.summary.regularization
+    return Regularization(found.penalty, arrays[0] if arrays else None, found.state)
 
 
 def stats_answer(assembly: Assembly) -> NeuronStats:
@@ -693,19 +743,53 @@ def stats_answer(assembly: Assembly) -> NeuronStats:
     return NeuronStats.from_bytes(assembly.arrays[names.index("state")].tobytes())
 
 
-def merge(states: Iterable[bytes | NeuronStats]) -> NeuronStats:
-    """The statistics over all the data that states were gathered from: `merge(s.state for s in parts)`.
+@overload
+def merge(states: Iterable[NeuronStats]) -> NeuronStats: ...
 
-    States (`NeuronStats.state`, or the records themselves) of one layer and the same options, in any order. Needs no
-    server. Raises InvalidRequest for states that do not go together, that are damaged, or when there are none.
+
+@overload
+def merge(states: Iterable[Regularization]) -> Regularization: ...
+
+
+@overload
+def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> Any: ...
+
+
+def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> NeuronStats | Regularization:
+    """The answer over all the data that states were gathered from: `merge(s.state for s in parts)`.
+
+    >>> merge(client.neuron_stats("relu", part).state for part in parts).dead
+    array([False,  True])
+    >>> merge(client.regularization("relu", part, "l1").state for part in parts).penalty
+    0.25
+
+    States (the `.state` of a `NeuronStats` or a `Regularization`, or the records themselves) of one layer and the same
+    options, in any order; what comes back is of their kind, a `Regularization` without a gradient. Needs no server. Raises
+    InvalidRequest for states that do not go together, that are damaged, or when there are none.
     """
+    parts: list[Any] = list(states)
+    if not parts:
+        raise InvalidRequest("there are no states to merge", field="states")
+    kinds = {"penalties" if _is_penalty(part) else "neuron statistics" for part in parts}
+    if len(kinds) > 1:
+        raise InvalidRequest("states of penalties and of neuron statistics cannot be merged", field="states")
     try:
-        parts = [part if isinstance(part, NeuronStats) else NeuronStats.from_bytes(part) for part in states]
-        if parts:
-            return functools.reduce(NeuronStats.merge, parts)
+        if "penalties" in kinds:
+            return _merged_penalties(parts)
+        stats = [part if isinstance(part, NeuronStats) else NeuronStats.from_bytes(part) for part in parts]
+        return functools.reduce(NeuronStats.merge, stats)
     except StateError as error:
         raise InvalidRequest(str(error), field="states") from None
-    raise InvalidRequest("there are no states to merge", field="states")
+
+
+def _is_penalty(part: Any) -> bool:
+    return isinstance(part, Regularization) or (isinstance(part, bytes) and penalties.is_penalty(part))
+
+
+def _merged_penalties(parts: list[Any]) -> Regularization:
+    data = [part.state if isinstance(part, Regularization) else part for part in parts]
+    state = functools.reduce(penalties.PenaltyState.merge, map(penalties.PenaltyState.from_bytes, data))
+    return Regularization(state.penalty, None, state.to_bytes())
 
 
 # ---- attempts ------------------------------------------------------------------------------------------------------

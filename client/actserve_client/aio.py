@@ -24,7 +24,7 @@ from actserve_client._session import (
     Progress,
     Regularization,
 )
-from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
+from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.options import Retry, Tls
 
@@ -202,10 +202,12 @@ class AsyncClient:
         x: Any,
         regularizer: str = "l2",
         *,
-        strength: float = 0.01,
+        strength: float | None = None,
         reduction: str = "sum",
         gradient: bool = False,
         gradient_wrt: str = "activation",
+        of: str = "output",
+        state: bytes | Regularization | None = None,
         axis: int | None = None,
         accuracy: str = "exact",
         preset: str | None = None,
@@ -234,10 +236,19 @@ class AsyncClient:
             reduction=reduction,
             gradient=gradient,
             gradient_wrt=gradient_wrt,
+            of=of,
+            state=state,
         )
-        return await self._reduce(
-            question, x, _session.penalty_answer, timeout, out=out, progress=progress, on_summary=on_summary
-        )
+        options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        try:
+            return await self._reduce(question, x, _session.penalty_answer, timeout, **options)
+        except LimitExceeded as error:
+            first = _session.two_passes(question, error, x)
+            if first is None:
+                raise
+        state = (await self._reduce(first, x, _session.penalty_answer, timeout)).state
+        question = _session.second_pass(question, state)
+        return await self._reduce(question, x, _session.penalty_answer, timeout, **options)
 
     async def neuron_stats(
         self,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from actserve import penalties
 
 from actserve_client import _files, records
 from actserve_client._session import Nonfinite, Summary
@@ -93,13 +94,31 @@ def _parser() -> argparse.ArgumentParser:
 
     penalty = _command(commands, "penalty", _penalty, "the penalty of activation regularization")
     _add_subject(penalty)
-    penalty.add_argument("--regularizer", choices=("l2",), default="l2", help="the penalty's form [l2]")
-    penalty.add_argument("--strength", type=float, default=0.01, help="the factor before the sum [0.01]")
+    names = (*penalties.FORMS, *penalties.ALIASES)
+    penalty.add_argument(
+        "--regularizer", choices=names, default="l2", metavar="NAME", help=f"one of {', '.join(names)} [l2]"
+    )
+    penalty.add_argument(
+        "--strength", type=float, help="the factor before the penalty [0.01; 1 for l1l2 with weights of its own]"
+    )
+    penalty.add_argument(
+        "--option",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        type=_parameter,
+        help="a parameter of the regularizer, such as rho=0.1 or penalty_axis=0; may be given again",
+    )
+    penalty.add_argument("--of", choices=("output", "input"), default="output", help="what is penalised [output]")
     penalty.add_argument(
         "--reduction", choices=("sum", "batch_mean", "mean"), default="sum", help="what divides it [sum]"
     )
     penalty.add_argument("--gradient", metavar="OUT.npy", help="also write the gradient")
     penalty.add_argument("--gradient-wrt", choices=("activation", "input"), default="activation", help="[activation]")
+    penalty.add_argument("--save-state", metavar="FILE", type=Path, help="write the state, which merges with others")
+    penalty.add_argument(
+        "--state", metavar="FILE", type=Path, help="the state of all the data, for the gradient of a part of them"
+    )
     _add_json(penalty)
 
     stats = _command(commands, "stats", _stats, "dead-neuron statistics")
@@ -323,8 +342,11 @@ def _penalty(options: argparse.Namespace) -> None:
         "reduction": options.reduction,
         "gradient": options.gradient is not None,
         "gradient_wrt": options.gradient_wrt,
+        "of": options.of,
+        "state": options.state.read_bytes() if options.state else None,
         **_how(options),
     }
+    keywords |= _own_options(options)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(options.server))
         out = None
@@ -333,10 +355,25 @@ def _penalty(options: argparse.Namespace) -> None:
             keywords["out"] = out.make
         progress = stack.enter_context(_progress(options.name, x, out))
         answer = client.regularization(options.name, x, options.regularizer, progress=progress, **keywords)
+    if options.save_state is not None:
+        options.save_state.write_bytes(answer.state)
     if options.json:
-        _print_json({"penalty": answer.penalty, "regularizer": options.regularizer, "strength": options.strength})
+        strength = penalties.PenaltyState.from_bytes(answer.state).strength if answer.state else options.strength
+        _print_json({"penalty": answer.penalty, "regularizer": options.regularizer, "strength": strength})
     else:
         print(answer.penalty)
+
+
+def _own_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The regularizer's parameters; another name would be taken for one of the activation's."""
+    own = penalties.keywords(options.regularizer)
+    for name, _ in options.option:
+        if name not in own:
+            takes = ", ".join(sorted(own)) or "none"
+            raise InvalidRequest(
+                f"--option {name}: {options.regularizer} has no such parameter (it takes: {takes})", field=name
+            )
+    return {name: _parameter_value(value) for name, value in options.option}
 
 
 def _stats(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from actserve_client._session import (
     Progress,
     Regularization,
 )
-from actserve_client.errors import ActserveError, InvalidRequest, ServerUnavailable
+from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.options import Retry, Tls
 
@@ -234,10 +234,12 @@ class Client:
         x: Any,
         regularizer: str = "l2",
         *,
-        strength: float = 0.01,
+        strength: float | None = None,
         reduction: str = "sum",
         gradient: bool = False,
         gradient_wrt: str = "activation",
+        of: str = "output",
+        state: bytes | Regularization | None = None,
         axis: int | None = None,
         accuracy: str = "exact",
         preset: str | None = None,
@@ -254,9 +256,30 @@ class Client:
         >>> client.regularization("relu", np.array([-1.0, 2.0]), "l2", strength=0.5, gradient=True)
         Regularization(penalty=2.0, gradient=array([0., 2.]))
 
-        `reduction` divides the sum: "sum" by nothing, "batch_mean" by the length of axis 0, "mean" by the number of
-        elements. The gradient, of x's shape, is taken with respect to the "activation" or, chained, to the "input". The
-        penalty is exact and rounded once, so it does not depend on how the data is cut. x may be an iterable of blocks.
+        `regularizer` is one of (docs/regularization.md has their formulas), with parameters of its own as keywords:
+
+        `"l1"`, `"l2"`, `"l1l2"` (`l1`, `l2`), `"lp"` (`p`), `"log_student"` (`eps`), `"hoyer"`, `"hoyer_square"`, `"contractive"`
+        `"kl_sparsity"`  (`rho`, `neuron_axis`): the divergence of each neuron's mean from rho; activations in [0, 1]
+        `"group_lasso"`  (`penalty_axis`): norms of groups, which lie along that axis
+        `"entropy"`      (`distribution`: "softmax" or "magnitudes"; `penalty_axis`) of slices
+        `"z_loss"`       (`penalty_axis`): squared log-sum-exp of slices
+        `"temporal"`     (`lag`, `penalty_axis`), or "tar": squared differences along time
+        `"orthogonal"`   (`mode`: "rows" or "columns"): cosines in a matrix
+
+        `strength` is the factor before it, 0.01 when not given (1 for "l1l2" with weights). `axis`, the activation's, is also
+        the regularizer's unless `penalty_axis` says otherwise.
+
+        `reduction` divides the sum: "sum" by nothing, "batch_mean" by the length of axis 0, "mean" by the number of terms:
+        elements, slices, groups, neurons or differences. `of="input"` penalises x itself.
+
+        The gradient, of x's shape, is taken with respect to the "activation" or, chained, to the "input"; it is computed in
+        float64 and rounded once. The penalty is exact and rounded once, so it does not depend on how the data is cut. x may be
+        an iterable of blocks. `.state` merges (`merge(r.state for r in parts)`), and given back as `state` it makes the
+        gradient of a part of the data that of the penalty on all of it. Where a gradient needs all of x first (hoyer,
+        kl_sparsity, groups over the batch), the server holds x up to its `max_slice_bytes`; an array larger than that is sent
+        twice, and an iterable is LimitExceeded: call first without `gradient`, then with the `state`.
+
+        Raises InvalidRequest for data where the regularizer is undefined, as kl_sparsity is outside [0, 1].
         """
         how = _session.How(
             axis=axis,
@@ -274,10 +297,19 @@ class Client:
             reduction=reduction,
             gradient=gradient,
             gradient_wrt=gradient_wrt,
+            of=of,
+            state=state,
         )
-        return self._reduce(
-            question, x, _session.penalty_answer, timeout, out=out, progress=progress, on_summary=on_summary
-        )
+        options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        try:
+            return self._reduce(question, x, _session.penalty_answer, timeout, **options)
+        except LimitExceeded as error:
+            first = _session.two_passes(question, error, x)
+            if first is None:
+                raise
+        state = (self._reduce(first, x, _session.penalty_answer, timeout)).state
+        question = _session.second_pass(question, state)
+        return self._reduce(question, x, _session.penalty_answer, timeout, **options)
 
     def neuron_stats(
         self,

@@ -145,6 +145,8 @@ def _argument(field: str) -> str:
     }
     if field.startswith("header.parameters['") and field.endswith("']"):
         return field[len("header.parameters['") : -2]
+    if field.startswith("header.regularization.parameters['") and field.endswith("']"):
+        return field[len("header.regularization.parameters['") : -2]
     return arguments.get(field, field.rpartition(".")[2])
 
 

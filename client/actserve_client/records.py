@@ -129,6 +129,8 @@ class ServerInfo:
     max_lead_bytes: int
     max_dimensions: int
     max_concurrency: int
+    regularizers: tuple[str, ...] = ()
+    """The penalties that `regularization` takes."""
 
 
 def activation(message: catalogue_pb2.Activation) -> Activation:
@@ -201,6 +203,11 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
         max_lead_bytes=message.max_lead_bytes,
         max_dimensions=message.max_dimensions,
         max_concurrency=message.max_concurrency,
+        regularizers=tuple(
+            compute_pb2.Regularizer.Name(number).removeprefix("REGULARIZER_").lower()
+            for number in message.regularizers
+            if number in compute_pb2.Regularizer.values()
+        ),
     )
 
 

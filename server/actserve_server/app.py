@@ -126,6 +126,7 @@ def _server_info(config: Config) -> service_pb2.ServerInfo:
         version=__version__,
         data_types=wire.COMPUTABLE,
         modes=messages.MODES,
+        regularizers=messages.REGULARIZERS_KNOWN,
         max_request_bytes=config.max_request_bytes,
         max_chunk_bytes=LARGEST_CHUNK_BYTES,
         max_tensor_bytes=config.max_tensor_bytes,

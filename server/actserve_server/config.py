@@ -65,7 +65,7 @@ class Config:
     )
     max_slice_bytes: int = _setting(
         64 * MIB,
-        "The most bytes that may have to be held whole: slices along an axis that lie interleaved, or neuron statistics.",
+        "The most bytes that may have to be held whole: slices along an axis that lie interleaved, neuron statistics, or the input of a penalty whose gradient needs all of it.",
         low=KIB,
         high=64 * GIB,
     )

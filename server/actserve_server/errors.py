@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── OutOfDomain          data for which what is asked has no value
     │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
     │   ├── InvalidState         bytes that are no state, or states that do not merge
     │   ├── DataSizeMismatch     not as many bytes as the shape says
@@ -78,6 +79,10 @@ class InvalidAxis(InvalidRequest):
 
 class InvalidOption(InvalidRequest):
     """Expected error: an option that is missing, contradicts another or has a value that is not allowed."""
+
+
+class OutOfDomain(InvalidRequest):
+    """Expected error: data for which what is asked for is mathematically undefined."""
 
 
 class Nonfinite(InvalidRequest):

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from actserve import wire
-from actserve.stats import NeuronStats
+from actserve.penalties import PenaltyState
+from actserve.stats import NeuronStats, StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
 from actserve_server.activations.spec import (
@@ -21,6 +22,7 @@ from actserve_server.activations.spec import (
     ResizingActivation,
     Value,
 )
+from actserve_server.engine.parameters import values_of
 from actserve_server.engine.plan import Job
 from actserve_server.engine.run import Run
 from actserve_server.errors import InvalidAxis, InvalidOption, InvalidParameter, UnsupportedDataType
@@ -28,7 +30,8 @@ from actserve_server.modes.base import Array, Mode, NeuronSummary, Penalty, Piec
 from actserve_server.modes.maps import Derivative, Forward, JacobianPart
 from actserve_server.modes.neuron_stats import RESULTS, NeuronStatistics, pieces, summary
 from actserve_server.modes.nonfinite import NonfiniteCounts
-from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization
+from actserve_server.modes.regularization import GradientWrt, Reduction, Regularization, Target
+from actserve_server.regularizers.catalogue import REGULARIZERS
 
 _JACOBIANS = {
     compute_pb2.JACOBIAN_UNSPECIFIED: JacobianPart.NONE,
@@ -62,6 +65,12 @@ _STATS_HISTOGRAMS: dict[Any, str | None] = {
     compute_pb2.STATS_HISTOGRAM_LAYER: "layer",
     compute_pb2.STATS_HISTOGRAM_NEURON: "neuron",
 }
+_TARGETS = {
+    compute_pb2.PENALTY_TARGET_UNSPECIFIED: Target.OUTPUT,
+    compute_pb2.PENALTY_TARGET_OUTPUT: Target.OUTPUT,
+    compute_pb2.PENALTY_TARGET_INPUT: Target.INPUT,
+}
+_PENALTIES = {compute_pb2.Regularizer.Value(f"REGULARIZER_{record.name.upper()}"): record for record in REGULARIZERS}
 _ACCURACIES = {
     compute_pb2.ACCURACY_UNSPECIFIED: "exact",
     compute_pb2.ACCURACY_EXACT: "exact",
@@ -97,6 +106,9 @@ _SATURATIONS = {
     "both": catalogue_pb2.SATURATION_BOTH,
 }
 
+_LARGEST_STATE_BYTES = 3 << 20
+"""Of a penalty, so that a client with gRPC's default limits can read the summary that holds it."""
+
 V = TypeVar("V")
 
 MODES = (
@@ -105,6 +117,8 @@ MODES = (
     compute_pb2.MODE_REGULARIZATION,
     compute_pb2.MODE_NEURON_STATS,
 )
+REGULARIZERS_KNOWN = tuple(compute_pb2.Regularizer.Name(number) for number in sorted(_PENALTIES))
+"""By the names of the protocol's enum."""
 
 
 def job(header: compute_pb2.JobHeader) -> Job:
@@ -154,7 +168,7 @@ def _mode(header: compute_pb2.JobHeader) -> Mode:
         case compute_pb2.MODE_NEURON_STATS:
             return _neuron_stats(header.neuron_stats)
         case _:
-            return _regularization(header.regularization)
+            return _regularization(header)
 
 
 def _neuron_stats(options: compute_pb2.NeuronStatsOptions) -> NeuronStatistics:
@@ -184,20 +198,36 @@ def _neuron_stats(options: compute_pb2.NeuronStatsOptions) -> NeuronStatistics:
     )
 
 
-def _regularization(options: compute_pb2.RegularizationOptions) -> Regularization:
-    if options.regularizer != compute_pb2.REGULARIZER_L2:
+def _regularization(header: compute_pb2.JobHeader) -> Regularization:
+    options, path = header.regularization, "header.regularization"
+    record = _PENALTIES.get(options.regularizer)
+    if record is None:
+        allowed = ", ".join(REGULARIZERS_KNOWN)
         raise InvalidOption(
-            f"regularizer is {options.regularizer}, and must be REGULARIZER_L2",
-            field="header.regularization.regularizer",
+            f"regularizer is {options.regularizer}, and must be one of {allowed}",
+            field=f"{path}.regularizer",
             value=options.regularizer,
-            allowed="REGULARIZER_L2",
+            allowed=allowed,
         )
+    given = {name: _parameter_value(name, value, f"{path}.parameters") for name, value in options.parameters.items()}
     return Regularization(
-        strength=options.strength if options.HasField("strength") else 0.01,
-        reduction=_known(_REDUCTIONS, options.reduction, "header.regularization.reduction"),
+        regularizer=record,
+        options=values_of(record, given, path=f"{path}.parameters"),
+        strength=options.strength if options.HasField("strength") else None,
+        reduction=_known(_REDUCTIONS, options.reduction, f"{path}.reduction"),
         gradient=options.gradient,
-        gradient_wrt=_known(_GRADIENTS_WRT, options.gradient_wrt, "header.regularization.gradient_wrt"),
+        gradient_wrt=_known(_GRADIENTS_WRT, options.gradient_wrt, f"{path}.gradient_wrt"),
+        of=_known(_TARGETS, options.of, f"{path}.of"),
+        axis=header.axis if header.HasField("axis") else None,
+        state=_state(options.state, f"{path}.state") if options.state else None,
     )
+
+
+def _state(data: bytes, field: str) -> PenaltyState:
+    try:
+        return PenaltyState.from_bytes(data)
+    except StateError as error:
+        raise InvalidOption(f"the state cannot be read: {error}", field=field, value=f"{len(data)} bytes") from None
 
 
 def _known(table: Mapping[Any, V], value: int, field: str) -> V:
@@ -225,7 +255,9 @@ def _tensor(index: int, spec: tensor_pb2.TensorSpec) -> Tensor:
     return Tensor("x" if index == 0 else "upstream", wire.dtype_of(spec.data_type), tuple(spec.shape))
 
 
-def _parameter_value(name: str, value: catalogue_pb2.ParameterValue) -> float | str | bool | Array:
+def _parameter_value(
+    name: str, value: catalogue_pb2.ParameterValue, path: str = "header.parameters"
+) -> float | str | bool | Array:
     match value.WhichOneof("value"):
         case "number":
             return value.number
@@ -236,12 +268,12 @@ def _parameter_value(name: str, value: catalogue_pb2.ParameterValue) -> float | 
         case "flag":
             return value.flag
         case "tensor":
-            return _parameter_array(name, value.tensor)
-    raise InvalidParameter(f"the parameter {name!r} has no value", field=f"header.parameters[{name!r}]")
+            return _parameter_array(name, value.tensor, path)
+    raise InvalidParameter(f"the parameter {name!r} has no value", field=f"{path}[{name!r}]")
 
 
-def _parameter_array(name: str, tensor: tensor_pb2.TensorValue) -> Array:
-    field, shape = f"header.parameters[{name!r}]", list(tensor.shape)
+def _parameter_array(name: str, tensor: tensor_pb2.TensorValue, path: str) -> Array:
+    field, shape = f"{path}[{name!r}]", list(tensor.shape)
     if tensor.data_type not in _TENSOR_TYPES:
         allowed = ", ".join(wire.data_type_name(number) for number in _TENSOR_TYPES)
         kind = wire.data_type_name(tensor.data_type)
@@ -306,8 +338,10 @@ def result_summary(number: int, run: Run) -> bytes:
     end.compute_time.FromNanoseconds(round(run.compute_time_s * 1e9))
     scalars = run.scalars
     match scalars:
-        case Penalty(value):
+        case Penalty(value, state):
             end.regularization.penalty = value
+            if len(state) <= _LARGEST_STATE_BYTES:
+                end.regularization.state = state
         case NeuronSummary():
             end.neuron_stats.CopyFrom(_stats_result(scalars))
     return compute_pb2.ComputeResponse(job=number, summary=end).SerializeToString()

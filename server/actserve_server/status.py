@@ -20,6 +20,7 @@ _CODES: dict[type[errors.RequestError], tuple[grpc.StatusCode, errors_pb2.ErrorR
     errors.InvalidShape: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_SHAPE),
     errors.InvalidAxis: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_AXIS),
     errors.InvalidOption: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_OPTION),
+    errors.OutOfDomain: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_OUT_OF_DOMAIN),
     errors.Nonfinite: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_NONFINITE),
     errors.InvalidState: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_STATE),
     errors.DataSizeMismatch: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_DATA_SIZE_MISMATCH),

@@ -146,6 +146,29 @@ def test_penalty_and_stats(run: Any, client: Client, x_file: str, tmp_path: Path
     assert "dead (inactive fraction >= 0.1)" in run("stats", "relu", x_file)
 
 
+def test_every_regularizer_and_its_options(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    expected = client.regularization("sigmoid", X, "kl_sparsity", rho=0.25, gradient=True)
+    state, gradient = tmp_path / "state", tmp_path / "g.npy"
+    call = ("penalty", "sigmoid", x_file, "--regularizer", "kl_sparsity", "--option", "rho=0.25")
+    assert float(run(*call, "--save-state", str(state))) == expected.penalty
+    assert state.read_bytes() == expected.state
+    again = json.loads(run(*call, "--state", str(state), "--gradient", str(gradient), "--json"))
+    assert again == {"penalty": expected.penalty, "regularizer": "kl_sparsity", "strength": 0.01}
+    np.testing.assert_array_equal(np.load(gradient), expected.gradient)
+    of_input = float(run("penalty", "relu", x_file, "--regularizer", "l1", "--of", "input"))
+    assert of_input == client.regularization("relu", X, "l1", of="input").penalty
+    weights = json.loads(run("penalty", "relu", x_file, "--regularizer", "l1l2", "--option", "l1=0.5", "--json"))
+    assert weights["strength"] == 1
+
+
+def test_an_option_of_another_regularizer_is_refused(
+    address: str, x_file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--server", address, "--regularizer", "lp", "--option", "rho=1")
+    assert main(["penalty", "relu", x_file, *options]) == 1
+    assert capsys.readouterr().err == "actserve: --option rho: lp has no such parameter (it takes: p)\n"
+
+
 def test_the_catalogue(run: Any, client: Client) -> None:
     names = [record["name"] for record in json.loads(run("list", "--json"))]
     assert names == [record.name for record in client.activations()]

@@ -31,6 +31,19 @@ class Regularizer(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REGULARIZER_UNSPECIFIED: _ClassVar[Regularizer]
     REGULARIZER_L2: _ClassVar[Regularizer]
+    REGULARIZER_L1: _ClassVar[Regularizer]
+    REGULARIZER_L1L2: _ClassVar[Regularizer]
+    REGULARIZER_KL_SPARSITY: _ClassVar[Regularizer]
+    REGULARIZER_HOYER: _ClassVar[Regularizer]
+    REGULARIZER_HOYER_SQUARE: _ClassVar[Regularizer]
+    REGULARIZER_GROUP_LASSO: _ClassVar[Regularizer]
+    REGULARIZER_ENTROPY: _ClassVar[Regularizer]
+    REGULARIZER_LOG_STUDENT: _ClassVar[Regularizer]
+    REGULARIZER_LP: _ClassVar[Regularizer]
+    REGULARIZER_CONTRACTIVE: _ClassVar[Regularizer]
+    REGULARIZER_Z_LOSS: _ClassVar[Regularizer]
+    REGULARIZER_ORTHOGONAL: _ClassVar[Regularizer]
+    REGULARIZER_TEMPORAL: _ClassVar[Regularizer]
 
 class Reduction(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,6 +77,12 @@ class StatsHistogram(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STATS_HISTOGRAM_LAYER: _ClassVar[StatsHistogram]
     STATS_HISTOGRAM_NEURON: _ClassVar[StatsHistogram]
 
+class PenaltyTarget(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PENALTY_TARGET_UNSPECIFIED: _ClassVar[PenaltyTarget]
+    PENALTY_TARGET_OUTPUT: _ClassVar[PenaltyTarget]
+    PENALTY_TARGET_INPUT: _ClassVar[PenaltyTarget]
+
 class Accuracy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACCURACY_UNSPECIFIED: _ClassVar[Accuracy]
@@ -85,6 +104,19 @@ JACOBIAN_FULL: Jacobian
 JACOBIAN_DIAGONAL: Jacobian
 REGULARIZER_UNSPECIFIED: Regularizer
 REGULARIZER_L2: Regularizer
+REGULARIZER_L1: Regularizer
+REGULARIZER_L1L2: Regularizer
+REGULARIZER_KL_SPARSITY: Regularizer
+REGULARIZER_HOYER: Regularizer
+REGULARIZER_HOYER_SQUARE: Regularizer
+REGULARIZER_GROUP_LASSO: Regularizer
+REGULARIZER_ENTROPY: Regularizer
+REGULARIZER_LOG_STUDENT: Regularizer
+REGULARIZER_LP: Regularizer
+REGULARIZER_CONTRACTIVE: Regularizer
+REGULARIZER_Z_LOSS: Regularizer
+REGULARIZER_ORTHOGONAL: Regularizer
+REGULARIZER_TEMPORAL: Regularizer
 REDUCTION_UNSPECIFIED: Reduction
 REDUCTION_SUM: Reduction
 REDUCTION_BATCH_MEAN: Reduction
@@ -102,6 +134,9 @@ STATS_INPUT_POST_ACTIVATION: StatsInput
 STATS_HISTOGRAM_UNSPECIFIED: StatsHistogram
 STATS_HISTOGRAM_LAYER: StatsHistogram
 STATS_HISTOGRAM_NEURON: StatsHistogram
+PENALTY_TARGET_UNSPECIFIED: PenaltyTarget
+PENALTY_TARGET_OUTPUT: PenaltyTarget
+PENALTY_TARGET_INPUT: PenaltyTarget
 ACCURACY_UNSPECIFIED: Accuracy
 ACCURACY_EXACT: Accuracy
 ACCURACY_FAST: Accuracy
@@ -118,18 +153,31 @@ class DerivativeOptions(_message.Message):
     def __init__(self, jacobian: _Optional[_Union[Jacobian, str]] = ..., parameter_gradients: bool = ...) -> None: ...
 
 class RegularizationOptions(_message.Message):
-    __slots__ = ("regularizer", "strength", "reduction", "gradient", "gradient_wrt")
+    __slots__ = ("regularizer", "strength", "reduction", "gradient", "gradient_wrt", "parameters", "of", "state")
+    class ParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _catalogue_pb2.ParameterValue
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_catalogue_pb2.ParameterValue, _Mapping]] = ...) -> None: ...
     REGULARIZER_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     REDUCTION_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_WRT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    OF_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     regularizer: Regularizer
     strength: float
     reduction: Reduction
     gradient: bool
     gradient_wrt: GradientWrt
-    def __init__(self, regularizer: _Optional[_Union[Regularizer, str]] = ..., strength: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., gradient: bool = ..., gradient_wrt: _Optional[_Union[GradientWrt, str]] = ...) -> None: ...
+    parameters: _containers.MessageMap[str, _catalogue_pb2.ParameterValue]
+    of: PenaltyTarget
+    state: bytes
+    def __init__(self, regularizer: _Optional[_Union[Regularizer, str]] = ..., strength: _Optional[float] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., gradient: bool = ..., gradient_wrt: _Optional[_Union[GradientWrt, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., of: _Optional[_Union[PenaltyTarget, str]] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class NeuronStatsOptions(_message.Message):
     __slots__ = ("threshold", "neuron_axis", "neuron_axes", "fired", "eps", "zero_tolerance", "tau", "saturation_eps", "dead_after_samples", "input", "histogram", "sums", "first_sample")
@@ -249,10 +297,12 @@ class ResultChunk(_message.Message):
     def __init__(self, tensor: _Optional[int] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
 
 class RegularizationResult(_message.Message):
-    __slots__ = ("penalty",)
+    __slots__ = ("penalty", "state")
     PENALTY_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
     penalty: float
-    def __init__(self, penalty: _Optional[float] = ...) -> None: ...
+    state: bytes
+    def __init__(self, penalty: _Optional[float] = ..., state: _Optional[bytes] = ...) -> None: ...
 
 class NeuronStatsResult(_message.Message):
     __slots__ = ("dead_fraction", "dead_count", "neuron_count", "sample_count", "never_fired_count", "dormant_count", "nan_count")

@@ -25,6 +25,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
     ERROR_REASON_NONFINITE: _ClassVar[ErrorReason]
     ERROR_REASON_INVALID_STATE: _ClassVar[ErrorReason]
+    ERROR_REASON_OUT_OF_DOMAIN: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_UNKNOWN_ACTIVATION: ErrorReason
 ERROR_REASON_UNKNOWN_PARAMETER: ErrorReason
@@ -44,3 +45,4 @@ ERROR_REASON_DRAINING: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
 ERROR_REASON_NONFINITE: ErrorReason
 ERROR_REASON_INVALID_STATE: ErrorReason
+ERROR_REASON_OUT_OF_DOMAIN: ErrorReason

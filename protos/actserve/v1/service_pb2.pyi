@@ -56,7 +56,7 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server: _Optional[_Union[ServerInfo, _Mapping]] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "data_types", "modes", "max_request_bytes", "max_chunk_bytes", "max_tensor_bytes", "max_slice_bytes", "max_lead_bytes", "max_dimensions", "max_concurrency")
+    __slots__ = ("version", "data_types", "modes", "max_request_bytes", "max_chunk_bytes", "max_tensor_bytes", "max_slice_bytes", "max_lead_bytes", "max_dimensions", "max_concurrency", "regularizers")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPES_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +67,7 @@ class ServerInfo(_message.Message):
     MAX_LEAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
+    REGULARIZERS_FIELD_NUMBER: _ClassVar[int]
     version: str
     data_types: _containers.RepeatedScalarFieldContainer[_tensor_pb2.DataType]
     modes: _containers.RepeatedScalarFieldContainer[_compute_pb2.Mode]
@@ -77,4 +78,5 @@ class ServerInfo(_message.Message):
     max_lead_bytes: int
     max_dimensions: int
     max_concurrency: int
-    def __init__(self, version: _Optional[str] = ..., data_types: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., modes: _Optional[_Iterable[_Union[_compute_pb2.Mode, str]]] = ..., max_request_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_lead_bytes: _Optional[int] = ..., max_dimensions: _Optional[int] = ..., max_concurrency: _Optional[int] = ...) -> None: ...
+    regularizers: _containers.RepeatedScalarFieldContainer[_compute_pb2.Regularizer]
+    def __init__(self, version: _Optional[str] = ..., data_types: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., modes: _Optional[_Iterable[_Union[_compute_pb2.Mode, str]]] = ..., max_request_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_lead_bytes: _Optional[int] = ..., max_dimensions: _Optional[int] = ..., max_concurrency: _Optional[int] = ..., regularizers: _Optional[_Iterable[_Union[_compute_pb2.Regularizer, str]]] = ...) -> None: ...

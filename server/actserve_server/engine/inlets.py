@@ -78,7 +78,7 @@ def blocks(plan: Plan, chunks: Iterable[Chunk]) -> Iterator[tuple[int, tuple[Arr
             _accept(plan, inlets, chunk)
             while units := min(min(inlet.waiting // spec.unit_bytes for inlet, spec in counted), plan.block_units):
                 taken = [inlet.take(units * spec.unit_bytes) for inlet, spec in counted]
-                yield done * plan.subject.unit_elements, tuple(np.frombuffer(data, dtype) for data in taken)
+                yield done * plan.unit_elements, tuple(np.frombuffer(data, dtype) for data in taken)
                 done += units
             if all(inlet.received == spec.total_bytes for inlet, spec in zip(inlets, plan.inputs, strict=True)):
                 break

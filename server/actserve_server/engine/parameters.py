@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def arguments(
     record: Record, given: Mapping[str, Given], library: Library | None, shape: tuple[int, ...], max_bytes: int
 ) -> Arguments:
     """Check parameters and lay them out for a tensor of a shape, whose first dimension may be -1."""
-    values = _values(record, given, library)
+    values = values_of(record, given, library)
     for constraint in record.constraints:
         if not constraint.holds(values):
             raise InvalidParameter(
@@ -50,8 +50,25 @@ def arguments(
     return Arguments(() if columns is not None else _numbers(record, values), columns, options)
 
 
-def _values(record: Record, given: Mapping[str, Given], library: Library | None) -> dict[str, Any]:
-    """Every parameter by its name, as given or by default."""
+class Parametrized(Protocol):
+    """What has parameters."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """All it takes."""
+
+
+_PATH = "header.parameters"
+
+
+def values_of(
+    record: Parametrized, given: Mapping[str, Given], library: Library | None = None, path: str = _PATH
+) -> dict[str, Any]:
+    """Every parameter by its name, as given or by default; `path` is the request's field that they were given in."""
     names = {alias: parameter for parameter in record.parameters for alias in (parameter.name, *parameter.aliases)}
     known = {parameter.name: parameter for parameter in record.parameters}
     defaults = {parameter.name: parameter.default for parameter in record.parameters}
@@ -61,7 +78,7 @@ def _values(record: Record, given: Mapping[str, Given], library: Library | None)
     values: dict[str, Any] = {}
     # In the order of their names, because a message's map has none: the same mistake is told in the same words.
     for name, value in sorted(given.items()):
-        field = f"header.parameters[{name!r}]"
+        field = f"{path}[{name!r}]"
         parameter = names.get(name)
         if parameter is None:
             takes = ", ".join(known) or "none"
@@ -89,14 +106,14 @@ def _values(record: Record, given: Mapping[str, Given], library: Library | None)
         if default is None and not parameter.optional:
             raise InvalidParameter(
                 f"{record.name} needs {parameter.name}, which must be {parameter.allowed()}",
-                field=f"header.parameters[{parameter.name!r}]",
+                field=f"{path}[{parameter.name!r}]",
                 allowed=parameter.allowed(),
             )
         values[parameter.name] = default
     return values
 
 
-def _checked(record: Record, parameter: Parameter, value: Given, field: str) -> Any:
+def _checked(record: Parametrized, parameter: Parameter, value: Given, field: str) -> Any:
     if isinstance(value, np.ndarray):
         return _checked_array(record, parameter, value, field)
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -122,7 +139,7 @@ def _checked(record: Record, parameter: Parameter, value: Given, field: str) -> 
     )
 
 
-def _checked_array(record: Record, parameter: Parameter, value: npt.NDArray[Any], field: str) -> Any:
+def _checked_array(record: Parametrized, parameter: Parameter, value: npt.NDArray[Any], field: str) -> Any:
     if not parameter.per_channel:
         raise InvalidParameter(
             f"{parameter.name} of {record.name} is an array, and must be {parameter.allowed()}",
@@ -219,4 +236,4 @@ def _broadcast(
     )
 
 
-__all__ = ["Arguments", "Given", "arguments"]
+__all__ = ["Arguments", "Given", "Parametrized", "arguments", "values_of"]

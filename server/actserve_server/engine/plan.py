@@ -24,6 +24,7 @@ from actserve_server.kernels.threads import SOLO, Team
 from actserve_server.modes.base import Mode, Subject, Tensor, is_axis, resolve_axis
 from actserve_server.modes.maps import Derivative
 from actserve_server.modes.neuron_stats import NeuronStatistics
+from actserve_server.modes.regularization import Regularization
 
 _LARGEST_BYTES = (1 << 63) - 1
 
@@ -79,6 +80,8 @@ class Plan:
     """x, and perhaps the upstream gradient."""
     results: tuple[Tensor, ...]
     open_ended: bool
+    unit_elements: int
+    """How many elements of x form the smallest block that can be computed by itself."""
     block_units: int
     """How many units are computed at a time, at most."""
     max_lead_bytes: int
@@ -127,6 +130,7 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
         result_length=_result_length(record, axis, x.shape, given),
         accuracy=job.accuracy,
         team=team,
+        max_held_bytes=limits.max_slice_bytes,
     )
     mode.check(subject, upstream=upstream, open_ended=job.open_ended)
     results = mode.results(subject)
@@ -139,11 +143,11 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
             allowed=list(subject.result_shape),
         )
     itemsize = x.dtype.itemsize
-    unit = max(subject.unit_elements, subject.result_unit_elements)
+    units = _units(job.mode, subject)
+    unit = max(units)
     _limit("a block of slices", "header.axis", unit * itemsize, limits.max_slice_bytes, "max_slice_bytes")
     for tensor in results:
         _limit(f"the result {tensor.name!r}", "header", tensor.nbytes, limits.max_tensor_bytes, "max_tensor_bytes")
-    units = (subject.unit_elements, subject.result_unit_elements)
     return Plan(
         subject=subject,
         mode=mode,
@@ -157,6 +161,7 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
         ),
         results=results,
         open_ended=job.open_ended,
+        unit_elements=units[0],
         block_units=max(subject.piece_elements // max(unit, 1), 1),
         max_lead_bytes=max(limits.max_lead_bytes, 2 * unit * itemsize),
         max_tensor_bytes=limits.max_tensor_bytes,
@@ -167,6 +172,14 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
 def _is_after(mode: Mode) -> bool:
     """Whether x holds activations already, so that nothing is computed along an axis."""
     return isinstance(mode, NeuronStatistics) and mode.after
+
+
+def _units(mode: Mode, subject: Subject) -> tuple[int, int]:
+    """How many elements of x, and of f(x), form the smallest block that can be computed by itself."""
+    axis = mode.block_axis(subject) if isinstance(mode, Regularization) else subject.axis
+    if axis is None:
+        return 1, 1
+    return math.prod(subject.shape[axis:]), math.prod(subject.result_shape[axis:])
 
 
 def _record(job: Job) -> tuple[Record, Library | None]:
@@ -285,7 +298,7 @@ def _check_shape(tensor: Tensor, field: str, open_ended: bool, limits: Limits) -
 def _axis(record: Record, job: Job) -> int | None:
     field = "header.axis"
     if not is_axis(record):
-        if job.axis is not None:
+        if job.axis is not None and not (isinstance(job.mode, Regularization) and job.mode.takes_axis):
             raise InvalidAxis(
                 f"{record.name} works element by element and takes no axis", field=field, value=job.axis, allowed="none"
             )

@@ -63,6 +63,7 @@ ARGUMENTS: dict[str, Callable[[Form, int], numba_types.Type]] = {
     "tally": lambda *_: _own(numba_types.int64, 1),
     "counts": lambda *_: _own(numba_types.int64, 2),
     "sums": lambda *_: _own(numba_types.float64, 2),
+    "table": lambda *_: _own(numba_types.float64, 2),
     "index": lambda *_: numba_types.int64,
     "params": lambda _, parameters: numba_types.containers.UniTuple(numba_types.float64, parameters),
 }

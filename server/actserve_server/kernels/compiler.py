@@ -57,10 +57,11 @@ from actserve_server.kernels.cold import Child, ChildFailed
 from actserve_server.kernels.forms import ACCURACIES, DTYPES, SIXTEEN_BITS
 from actserve_server.kernels.loops import operations as operations_of
 from actserve_server.kernels.neurons import NEURON_REDUCTIONS
+from actserve_server.kernels.penalties import penalty_unit, penalty_units
 from actserve_server.kernels.reductions import REDUCTIONS
 from actserve_server.kernels.services import SERVICES
 
-__all__ = ["close", "configure", "has_fast", "load", "load_reduction", "load_service", "units", "warm"]
+__all__ = ["close", "configure", "has_fast", "load", "load_penalty", "load_reduction", "load_service", "units", "warm"]
 
 _log = logging.getLogger(__name__)
 
@@ -120,6 +121,12 @@ def load_service(name: str, dtype: npt.DTypeLike) -> Compiled:
     return _loaded.get(key) or _load(key, lambda: _service(name, dtype))
 
 
+def load_penalty(name: str, part: str) -> Compiled:
+    """A compiled loop of a regularizer, or between vectors, as `penalties.penalty_unit` says."""
+    key = ("penalty", name, part)
+    return _loaded.get(key) or _load(key, lambda: penalty_unit(name, part))
+
+
 def units(records: Iterable[Record], kinds: Iterable[npt.DTypeLike] = DTYPES) -> Iterator[tuple[_Key, Unit]]:
     """All that the engine ever loads for some records and data types, with the reductions and services.
 
@@ -136,6 +143,8 @@ def units(records: Iterable[Record], kinds: Iterable[npt.DTypeLike] = DTYPES) ->
                         yield (record, operation, dtype, accuracy), unit_of(record, operation, dtype, accuracy)
     wide = [dtype for dtype in dtypes if dtype not in SIXTEEN_BITS]
     yield from (((name, dtype), _reduction(name, dtype)) for name in _REDUCTIONS for dtype in wide)
+    if np.dtype(np.float64) in dtypes:
+        yield from penalty_units()
     for name in SERVICES:
         for dtype in dtypes:
             if dtype in SIXTEEN_BITS or name == "count_nonfinite":

@@ -22,12 +22,16 @@ __all__ = [
     "REDUCTIONS",
     "Reduction",
     "SQUARE_UNIT_EXPONENT",
+    "add_channel_squares",
     "add_squares",
     "add_values",
     "new_square_sum",
+    "new_square_sums",
     "new_value_sums",
     "settle",
+    "settle_squares",
     "square_sum",
+    "value_counts",
     "value_sum",
 ]
 
@@ -184,6 +188,31 @@ def add_squares(x, tally):  # type: ignore[no-untyped-def]
     _carry(tally)
 
 
+@kernel
+def add_channel_squares(x, start, inner, tallies):  # type: ignore[no-untyped-def]
+    """Add the square of every element, exactly, to its channel's tally: element p belongs to channel ((start + p) // inner) %
+    channels. Leaves carries: `settle_squares` after at most 2**26 elements, and before `square_sum`."""
+    channels = tallies.shape[0]
+    if start < 0 or inner < 1 or channels < 1:
+        raise ValueError("start must not be negative, and inner and the number of channels must be positive")
+    for p in range(x.size):
+        tally = tallies[(start + p) // inner % channels]
+        tally[_COUNT] += 1
+        _add_each(tally, x[p : p + 1])
+
+
+def settle_squares(tallies: npt.NDArray[np.int64]) -> None:
+    """Carry what limbs hold beyond their digits; the sums stay the same."""
+    for limb in range(_LIMBS - 1):
+        tallies[:, limb + 1] += tallies[:, limb] >> 32
+        tallies[:, limb] &= _DIGIT
+
+
+def new_square_sums(channels: int) -> npt.NDArray[np.int64]:
+    """Tallies of nothing, for `add_channel_squares`; each is one that `square_sum` reads."""
+    return np.zeros((channels, _LIMBS + 3), np.int64)
+
+
 def new_square_sum() -> npt.NDArray[np.int64]:
     """A tally of nothing, for `add_squares`."""
     return np.zeros(_LIMBS + 3, np.int64)
@@ -262,6 +291,12 @@ def settle(limbs: npt.NDArray[np.int64]) -> None:
         limbs[:, limb] &= _DIGIT
 
 
+def value_counts(tally: npt.NDArray[np.int64]) -> tuple[int, int, int, int]:
+    """What a channel holds: the sum of its finite values, in units of 2**-1074, and how many were NaN, +inf and -inf."""
+    total = sum(int(digit) << (32 * limb) for limb, digit in enumerate(tally[:_VALUE_LIMBS]))
+    return total, int(tally[_VALUE_NAN]), int(tally[_VALUE_POSITIVE]), int(tally[_VALUE_NEGATIVE])
+
+
 def value_sum(tally: npt.NDArray[np.int64]) -> float:
     """The sum of a channel, rounded once; NaN and infinities as IEEE addition has them.
 
@@ -291,6 +326,7 @@ class Reduction:
 
 
 REDUCTIONS: dict[str, Reduction] = {
+    "add_channel_squares": Reduction(add_channel_squares, ("input", "index", "index", "counts")),
     "add_squares": Reduction(add_squares, ("input", "tally")),
     "add_values": Reduction(add_values, ("wide_input", "index", "index", "counts")),
 }

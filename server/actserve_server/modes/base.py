@@ -70,6 +70,8 @@ class Subject:
     accuracy: str = "exact"
     team: Team = SOLO
     """The threads that may share the work."""
+    max_held_bytes: int = 1 << 26
+    """How many bytes a mode may hold that it cannot compute piece by piece."""
 
     @property
     def result_shape(self) -> tuple[int, ...]:
@@ -108,9 +110,10 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Penalty:
-    """The scalar of the regularization mode."""
+    """The scalar of the regularization mode, and the state that it is computed from."""
 
     value: float
+    state: bytes = b""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
