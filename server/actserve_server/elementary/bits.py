@@ -25,6 +25,7 @@ __all__ = [
     "larger",
     "nearest_float32",
     "polynomial",
+    "polynomial_in_halves",
     "rest_of_product",
     "sqrt",
 ]
@@ -151,6 +152,32 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     return number(number, types.UniTuple(number, len(coefficients))), generate
 
 
+@intrinsic
+def _polynomial_in_halves(typing_context: Any, x: Any, coefficients: Any) -> Any:
+    """The same by Horner's rule in x^2, once for the even powers and once for the odd ones.
+
+    It multiplies once more than Horner's rule where Estrin's scheme multiplies for every doubling of the degree, and
+    most of its constants are operands in memory. Two polynomials of a quotient keep a processor busy even so.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, packed = arguments
+        values = [builder.extract_value(packed, place) for place in range(len(signature.args[1]))]
+        square = builder.fmul(x, x)
+        halves = []
+        for half in (values[::2], values[1::2]):
+            total = half[-1]
+            for value in half[-2::-1]:
+                total = builder.fma(total, square, value)
+            halves.append(total)
+        return builder.fma(halves[1], x, halves[0])
+
+    if not isinstance(coefficients, types.UniTuple) or len(coefficients) < 2:
+        return None
+    number = _common(x, coefficients.dtype)
+    return number(number, types.UniTuple(number, len(coefficients))), generate
+
+
 def _split(builder: Any, value: Any) -> tuple[Any, Any]:
     """A float64 as the nearest float32 and that of the rest."""
     single = ir.FloatType()
@@ -193,5 +220,6 @@ larger = cast("Callable[[float, float], float]", _larger)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[Any], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)
+polynomial_in_halves = cast("Callable[[float, tuple[float, ...]], float]", _polynomial_in_halves)
 nearest_float32 = cast("Callable[[float], float]", _nearest_float32)
 rest_of_product = cast("Callable[[float, float, float], float]", _rest_of_product)

@@ -21,6 +21,7 @@ from actserve_server.elementary.bits import (
     fma,
     nearest_float32,
     polynomial,
+    polynomial_in_halves,
     rest_of_product,
 )
 from actserve_server.elementary.huge import angle
@@ -45,6 +46,7 @@ TRIG_LIMIT = 65536.0
 FAST_LN2_HI = 0.6931471824645996
 FAST_LN2_LO = -1.9046542121259336e-09
 FAST_LOG2_E_HI = 1.4426950216293335
+FAST_SQRT_2PI_HI = 2.5066282749176025
 FAST_INVERSE_SQRT_2PI_HI = 0.3989422917366028
 FAST_INVERSE_HALF_PI_HI = 0.6366197466850281
 FAST_HALF_PI_HI = 1.5707963705062866
@@ -72,27 +74,51 @@ FAST_LOG = (
     -0.07634486258029938,
 )
 
-# p in tanh(x) = x + x z p(z), z = x^2, on [0.0, 0.36]: error 2^-27.66
-FAST_TANH = (
-    -0.33333298563957214,
-    0.13331924378871918,
-    -0.053783830255270004,
-    0.020795969292521477,
-    -0.005895155947655439,
+# tanh(x) = x/8 + x p(z)/q(z), z = x^2, on [0.0, 74.996]: error 2^-24.71
+FAST_TANH_ABOVE = (
+    1090195.625,
+    94205.1953125,
+    342.3137512207031,
+    -25.620832443237305,
+    -0.10759270936250687,
+)
+FAST_TANH_BELOW = (
+    1245937.875,
+    582305.9375,
+    32365.099609375,
+    414.7343444824219,
+    1.0,
 )
 
-# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 15, on [-1.0, 0.57895]: error 2^-24.86
-FAST_TAIL = (
-    0.7552851438522339,
-    -0.6078965663909912,
-    0.38713690638542175,
-    -0.1865236610174179,
-    0.0604034885764122,
-    -0.0075240046717226505,
-    -0.00351021159440279,
-    0.001568408333696425,
-    0.0001746600610204041,
-    -0.00013419588503893465,
+# 1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a), on [0.0, 15.0]: error 2^-25.63
+FAST_TAIL_ABOVE = (
+    51.134769439697266,
+    -46.306819915771484,
+    -37.13566589355469,
+    -11.532289505004883,
+    -1.4997665882110596,
+)
+FAST_TAIL_BELOW = (
+    102.26954650878906,
+    93.69221496582031,
+    40.52581787109375,
+    9.352083206176758,
+    1.0,
+)
+
+# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 15.0]: error 2^-24.65
+FAST_GELU_RATIO_ABOVE = (
+    8.87407398223877,
+    6.839242458343506,
+    2.234550952911377,
+    0.2999018728733063,
+)
+FAST_GELU_RATIO_BELOW = (
+    33.34416961669922,
+    47.831153869628906,
+    27.922592163085938,
+    8.026259422302246,
+    1.0,
 )
 
 # silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-25.88
@@ -144,28 +170,22 @@ FAST_ATAN = (
     -0.0017936271615326405,
 )
 
-# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-28.63
-FAST_ERF_NEAR = (
-    0.12837916612625122,
-    -0.3761262595653534,
-    0.1128358542919159,
-    -0.026853812858462334,
-    0.005188327748328447,
-    -0.0008010193705558777,
-    7.853860734030604e-05,
+# erf(x) = x/4 + x p(z)/q(z), z = x^2, on [0.0, 14.669]: error 2^-24.49
+FAST_ERF_ABOVE = (
+    22567.5703125,
+    1603.4993896484375,
+    621.5711669921875,
+    -0.8822489976882935,
+    0.01766143925487995,
+    -0.19539733231067657,
 )
-
-# log(1 - erf(x)), on [1.0, 4.0]: error 2^-27.79
-FAST_ERF_FAR = (
-    0.0002020658430410549,
-    -1.1296494007110596,
-    -0.6330657005310059,
-    -0.10860660672187805,
-    0.025348931550979614,
-    -0.004270638804882765,
-    0.0004603586276061833,
-    -2.4754357582423836e-05,
-    2.1209346812156582e-07,
+FAST_ERF_BELOW = (
+    25692.287109375,
+    12827.07421875,
+    2899.855712890625,
+    378.61761474609375,
+    29.31972312927246,
+    1.0,
 )
 
 
@@ -356,24 +376,19 @@ def fast_over_sum(numerator: float, a: float, b: float) -> float:
     return numerator / (a + b)
 
 
+# Where the bounded square no longer follows x the results grow with x until they are 1, which they may not exceed.
 @kernel
 def fast_tanh(x: float) -> float:
-    z = x * x
-    near = fma(x * z, polynomial(z, FAST_TANH), x)
-    shifted, s = _exp_parts(min(2.0 * abs(x), 20.0), 0.0)
-    power = _power_of_two(shifted)
-    far = 1.0 - 2.0 / fma(power, s, power + 1.0)
-    return copysign(near if z < 0.36 else far, x)
+    z = min(x * x, 75.0)
+    ratio = polynomial_in_halves(z, FAST_TANH_ABOVE) / polynomial_in_halves(z, FAST_TANH_BELOW)
+    return min(max(fma(x, ratio, 0.125 * x), -1.0), 1.0)
 
 
 @kernel
 def fast_erf(x: float) -> float:
-    a = min(abs(x), 4.0)
-    z = a * a
-    near = fma(a, polynomial(z, FAST_ERF_NEAR), a)
-    shifted, s = _exp_parts(polynomial(a, FAST_ERF_FAR), 0.0)
-    power = _power_of_two(shifted)
-    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+    z = min(x * x, 14.67)
+    ratio = polynomial_in_halves(z, FAST_ERF_ABOVE) / polynomial_in_halves(z, FAST_ERF_BELOW)
+    return min(max(fma(x, ratio, 0.25 * x), -1.0), 1.0)
 
 
 @kernel
@@ -387,16 +402,21 @@ def fast_atan(x: float) -> float:
 
 
 @kernel
+def fast_normal_tail_parts(a: float) -> tuple[float, float]:
+    below = polynomial_in_halves(a, FAST_TAIL_BELOW)
+    return below, fma(fma(a, FAST_SQRT_2PI_HI, 1.5), below, polynomial_in_halves(a, FAST_TAIL_ABOVE))
+
+
+@kernel
 def fast_scaled_normal_tail(a: float) -> float:
     """exp(a^2/2) Phi(-a) for 0 <= a <= 15; beyond, anything times exp(-a^2/2) is 0 in float32."""
-    whole = a + 4.0
-    lost = a - (whole - 4.0)
-    inverse = 1.0 / whole
-    t = fma(-8.0, inverse, 1.0)
-    value = inverse * fma(t, fma(t, polynomial(t, FAST_TAIL[2:]), FAST_TAIL[1]), FAST_TAIL[0])
-    # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
-    missing = fma(-inverse, whole, 1.0) - inverse * lost
-    return fma(fma(-a, value, FAST_INVERSE_SQRT_2PI_HI), missing * whole, value)
+    above, below = fast_normal_tail_parts(a)
+    return above / below
+
+
+@kernel
+def fast_gelu_slope_ratio(a: float) -> float:
+    return FAST_INVERSE_SQRT_2PI_HI + polynomial_in_halves(a, FAST_GELU_RATIO_ABOVE) / polynomial_in_halves(a, FAST_GELU_RATIO_BELOW)
 
 
 @kernel
