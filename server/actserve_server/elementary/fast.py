@@ -39,6 +39,9 @@ SECOND_BIT_TO_SIGN = 30
 SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
+TANH_END = 9.1
+ERF_END = 3.935
+"""Where what stands for tanh and for erf is 1, and it is so nowhere above 1."""
 
 TRIG_LIMIT = 65536.0
 """Up to here what hi leaves of a turn is known to its last digits; lo, where it is large, has fewer."""
@@ -74,49 +77,58 @@ FAST_LOG = (
     -0.07634486258029938,
 )
 
-# tanh(x) = x/8 + x p(z)/q(z), z = x^2, on [0.0, 74.996]: error 2^-24.71
-FAST_TANH_ABOVE = (
-    1090195.625,
-    94205.1953125,
-    342.3137512207031,
-    -25.620832443237305,
-    -0.10759270936250687,
+# p in tanh(x) = x + x z p(z), z = x^2, on [0.0, 0.36]: error 2^-27.66
+FAST_TANH = (
+    -0.33333298563957214,
+    0.13331924378871918,
+    -0.053783830255270004,
+    0.020795969292521477,
+    -0.005895155947655439,
 )
-FAST_TANH_BELOW = (
-    1245937.875,
-    582305.9375,
-    32365.099609375,
-    414.7343444824219,
+
+# tanh(x) = x/8 + x p(z)/q(z), z = x^2, on [0.0, 81.36]: error 2^-24.68
+FAST_TANH_ALONE_ABOVE = (
+    1127287.125,
+    97147.515625,
+    335.15655517578125,
+    -26.35295295715332,
+    -0.10784083604812622,
+)
+FAST_TANH_ALONE_BELOW = (
+    1288328.125,
+    601817.1875,
+    33330.421875,
+    422.9694519042969,
     1.0,
 )
 
-# 1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a), on [0.0, 15.0]: error 2^-25.63
+# 1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a), on [0.0, 15.0]: error 2^-25.68
 FAST_TAIL_ABOVE = (
     51.134769439697266,
     -46.306819915771484,
     -37.13566589355469,
-    -11.532289505004883,
+    -11.532288551330566,
     -1.4997665882110596,
 )
 FAST_TAIL_BELOW = (
     102.26954650878906,
-    93.69221496582031,
+    93.69220733642578,
     40.52581787109375,
     9.352083206176758,
     1.0,
 )
 
-# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 15.0]: error 2^-24.65
+# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 15.0]: error 2^-25.15
 FAST_GELU_RATIO_ABOVE = (
-    8.87407398223877,
-    6.839242458343506,
-    2.234550952911377,
-    0.2999018728733063,
+    8.874076843261719,
+    6.839241027832031,
+    2.2345516681671143,
+    0.2999017834663391,
 )
 FAST_GELU_RATIO_BELOW = (
-    33.34416961669922,
-    47.831153869628906,
-    27.922592163085938,
+    33.344181060791016,
+    47.83116149902344,
+    27.922588348388672,
     8.026259422302246,
     1.0,
 )
@@ -170,21 +182,21 @@ FAST_ATAN = (
     -0.0017936271615326405,
 )
 
-# erf(x) = x/4 + x p(z)/q(z), z = x^2, on [0.0, 14.669]: error 2^-24.49
+# erf(x) = x/4 + x p(z)/q(z), z = x^2, on [0.0, 15.366]: error 2^-24.59
 FAST_ERF_ABOVE = (
-    22567.5703125,
-    1603.4993896484375,
-    621.5711669921875,
-    -0.8822489976882935,
-    0.01766143925487995,
-    -0.19539733231067657,
+    23059.658203125,
+    1703.4940185546875,
+    635.875,
+    0.6129552125930786,
+    -0.1510593295097351,
+    -0.196180522441864,
 )
 FAST_ERF_BELOW = (
-    25692.287109375,
-    12827.07421875,
-    2899.855712890625,
-    378.61761474609375,
-    29.31972312927246,
+    26252.51171875,
+    13180.7978515625,
+    2995.66943359375,
+    392.9833679199219,
+    30.519914627075195,
     1.0,
 )
 
@@ -376,19 +388,31 @@ def fast_over_sum(numerator: float, a: float, b: float) -> float:
     return numerator / (a + b)
 
 
-# Where the bounded square no longer follows x the results grow with x until they are 1, which they may not exceed.
 @kernel
 def fast_tanh(x: float) -> float:
-    z = min(x * x, 75.0)
-    ratio = polynomial_in_halves(z, FAST_TANH_ABOVE) / polynomial_in_halves(z, FAST_TANH_BELOW)
-    return min(max(fma(x, ratio, 0.125 * x), -1.0), 1.0)
+    z = x * x
+    near = fma(x * z, polynomial(z, FAST_TANH), x)
+    shifted, s = _exp_parts(min(2.0 * abs(x), 20.0), 0.0)
+    power = _power_of_two(shifted)
+    far = 1.0 - 2.0 / fma(power, s, power + 1.0)
+    return copysign(near if z < 0.36 else far, x)
+
+
+# Near 1 the quotient is a small part of the result, so that no error of it makes that exceed 1.
+@kernel
+def fast_tanh_alone(x: float) -> float:
+    bounded = min(max(x, -TANH_END), TANH_END)
+    z = bounded * bounded
+    ratio = polynomial_in_halves(z, FAST_TANH_ALONE_ABOVE) / polynomial_in_halves(z, FAST_TANH_ALONE_BELOW)
+    return fma(bounded, ratio, 0.125 * bounded)
 
 
 @kernel
 def fast_erf(x: float) -> float:
-    z = min(x * x, 14.67)
+    bounded = min(max(x, -ERF_END), ERF_END)
+    z = bounded * bounded
     ratio = polynomial_in_halves(z, FAST_ERF_ABOVE) / polynomial_in_halves(z, FAST_ERF_BELOW)
-    return min(max(fma(x, ratio, 0.25 * x), -1.0), 1.0)
+    return fma(bounded, ratio, 0.25 * bounded)
 
 
 @kernel
@@ -416,7 +440,9 @@ def fast_scaled_normal_tail(a: float) -> float:
 
 @kernel
 def fast_gelu_slope_ratio(a: float) -> float:
-    return FAST_INVERSE_SQRT_2PI_HI + polynomial_in_halves(a, FAST_GELU_RATIO_ABOVE) / polynomial_in_halves(a, FAST_GELU_RATIO_BELOW)
+    return FAST_INVERSE_SQRT_2PI_HI + polynomial_in_halves(a, FAST_GELU_RATIO_ABOVE) / polynomial_in_halves(
+        a, FAST_GELU_RATIO_BELOW
+    )
 
 
 @kernel
