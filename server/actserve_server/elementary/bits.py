@@ -154,15 +154,17 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
 
 @intrinsic
 def _polynomial_in_halves(typing_context: Any, x: Any, coefficients: Any) -> Any:
-    """The same by Horner's rule in x^2, once for the even powers and once for the odd ones.
+    """The same, the constant last and the rest by Horner's rule in x^2, its even powers and its odd ones apart.
 
-    It multiplies once more than Horner's rule where Estrin's scheme multiplies for every doubling of the degree, and
-    most of its constants are operands in memory. Two polynomials of a quotient keep a processor busy even so.
+    It has one multiplication where Estrin's scheme has one for every doubling of the degree, most of its constants can
+    be operands in memory, and where the constant is the largest term but one rounding is as large as the result's. Its
+    chains are longer: for the two polynomials of a quotient, which keep a processor busy together.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, packed = arguments
         values = [builder.extract_value(packed, place) for place in range(len(signature.args[1]))]
+        constant, *values = values
         square = builder.fmul(x, x)
         halves = []
         for half in (values[::2], values[1::2]):
@@ -170,9 +172,9 @@ def _polynomial_in_halves(typing_context: Any, x: Any, coefficients: Any) -> Any
             for value in half[-2::-1]:
                 total = builder.fma(total, square, value)
             halves.append(total)
-        return builder.fma(halves[1], x, halves[0])
+        return builder.fma(builder.fma(halves[1], x, halves[0]), x, constant)
 
-    if not isinstance(coefficients, types.UniTuple) or len(coefficients) < 2:
+    if not isinstance(coefficients, types.UniTuple) or len(coefficients) < 3:
         return None
     number = _common(x, coefficients.dtype)
     return number(number, types.UniTuple(number, len(coefficients))), generate

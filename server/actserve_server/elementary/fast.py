@@ -39,7 +39,7 @@ SECOND_BIT_TO_SIGN = 30
 SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
-TANH_END = 9.1
+TANH_END = 9.09
 ERF_END = 3.935
 """Where what stands for tanh and for erf is 1, and it is so nowhere above 1."""
 

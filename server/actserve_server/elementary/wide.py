@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial, polynomial_in_halves
 from actserve_server.elementary.huge import angle
 from actserve_server.elementary.source import kernel
 
@@ -28,7 +28,7 @@ SMALLEST_NORMAL = 2.0**-1022
 LN2_HI = 0.6931471803691238
 LN2_LO = 1.9082149292705877e-10
 LOG2_E_HI = 1.4426950408889634
-SQRT_2PI = 2.5066282746310002
+SQRT_2PI = 2.5066282746310007
 INVERSE_SQRT_2PI = 0.3989422804014327
 INVERSE_HALF_PI_HI = 0.6366197723675814
 HALF_PI_HI = 1.5707963267948966
@@ -468,8 +468,8 @@ def wide_atan(x: float) -> float:
 @kernel
 def wide_normal_tail_parts(a: float) -> tuple[float, float]:
     """Numbers whose quotient is the scaled normal tail, for a caller that has more to divide."""
-    below = polynomial(a, WIDE_TAIL_BELOW)
-    return below, fma(fma(a, SQRT_2PI, 1.5), below, polynomial(a, WIDE_TAIL_ABOVE))
+    below = polynomial_in_halves(a, WIDE_TAIL_BELOW)
+    return below, fma(fma(a, SQRT_2PI, 1.5), below, polynomial_in_halves(a, WIDE_TAIL_ABOVE))
 
 
 @kernel
@@ -482,7 +482,7 @@ def wide_scaled_normal_tail(a: float) -> float:
 @kernel
 def wide_gelu_slope_ratio(a: float) -> float:
     """S in gelu'(-a) = (r - a) S exp(-a^2/2) for 0 <= a <= 40, r being where gelu'(-r) = 0; S lies between 0.39 and 0.67."""
-    return INVERSE_SQRT_2PI + polynomial(a, WIDE_GELU_RATIO_ABOVE) / polynomial(a, WIDE_GELU_RATIO_BELOW)
+    return INVERSE_SQRT_2PI + polynomial_in_halves(a, WIDE_GELU_RATIO_ABOVE) / polynomial(a, WIDE_GELU_RATIO_BELOW)
 
 
 @kernel
