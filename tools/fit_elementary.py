@@ -1,8 +1,9 @@
 """Prints the constants of `actserve_server.elementary.*`: `python tools/fit_elementary.py [NAME]...`.
 
 Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded, to
-float64 or, for the fast functions, to float32; the error printed above it is that of the rounded polynomial, measured
-at 60 digits. Constants that are one real number come in parts, each the rounding of what those
+float64 or, for the fast functions, to float32; or a quotient of two, printed as NAME_ABOVE and NAME_BELOW, of which the
+lower begins with the power whose coefficient is 1 at its end, a multiplication less. The error printed above it is that
+of the rounded polynomials, measured at 60 digits. Constants that are one real number come in parts, each the rounding of what those
 before it leave out. The modules quote the lines printed here; this program is run
 by hand when a table is to change, and nothing else depends on it.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +26,8 @@ Function = Callable[[Real], Real]
 Rounding = Callable[[Real], float]
 
 LN2 = mp.log(2)
-TAIL_CENTRE = mp.mpf(4)
-"""c in t = (a - c)/(a + c) = 1 - 2c/(a + c): among powers of two, whose products are exact, the best of 2, 4 and 8."""
+FAST_TANH_LINE, FAST_ERF_LINE = 0.125, 0.25
+"""What is taken from tanh(x)/x and erf(x)/x, so that the quotient of the rest, and its error, is smaller where they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Table:
     weight: Function
     meaning: str
     rounding: Rounding = float
+    lower_degree: int = 0
+    """Of the polynomial that it is divided by; 0 where there is none."""
 
 
 def to_float32(value: Real) -> float:
@@ -90,10 +95,30 @@ def log_erfc(x: Real) -> Real:
     return mp.log(mp.erfc(x))
 
 
-def scaled_normal_tail(t: Real) -> Real:
-    """(a + c) exp(a^2/2) Phi(-a), where a = c (1 + t)/(1 - t)."""
-    a = TAIL_CENTRE * (1 + t) / (1 - t)
-    return (a + TAIL_CENTRE) * mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2
+def ratio_of_odd(function: Function, first: Real) -> Function:
+    """function(x)/x of z = x^2, for an odd function whose Taylor series begins first x."""
+    return lambda z: function(mp.sqrt(z)) / mp.sqrt(z) if z else first
+
+
+def scaled_normal_tail(a: Real) -> Real:
+    return mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2
+
+
+def tail_excess(rounding: Rounding) -> Function:
+    """a -> 1/R - a sqrt(2 pi) - 3/2, where R is the scaled tail, and sqrt(2 pi) a number of the precision."""
+    slope = mp.mpf(rounding(mp.sqrt(2 * mp.pi)))
+    return lambda a: 1 / scaled_normal_tail(a) - a * slope - mp.mpf("1.5")
+
+
+def gelu_slope_ratio(a: Real) -> Real:
+    """S in gelu'(-a) = (r - a) S exp(-a^2/2), r being where gelu'(-r) = 0."""
+    slope = quotient(lambda x: x / mp.sqrt(2 * mp.pi) - scaled_normal_tail(x), -GELU_ROOT)
+    return slope(a + GELU_ROOT)
+
+
+def less(function: Function, constant: Real) -> Function:
+    """What a constant leaves of a function."""
+    return lambda x: function(x) - mp.mpf(constant)
 
 
 def silu_slope(t: Real) -> Real:
@@ -134,17 +159,13 @@ def tables() -> dict[str, Table]:
         kind,
         exp_degree,
         log_degree,
-        tail_degree,
-        tail_end,
         slope_degree,
         sin_degree,
         atan_degree,
-        erf_degrees,
-        erf_end,
     ) in (
-        ("WIDE", 10, 6, 23, 40, 13, 5, 20, (12, 20), "6"),
-        ("NARROW", 6, 4, 14, 16, 9, 5, 13, (8, 11), "5.25"),
-        ("FAST", 4, 7, 9, 15, 6, 2, 8, (6, 8), "4"),
+        ("WIDE", 10, 6, 13, 5, 20),
+        ("NARROW", 6, 4, 9, 5, 13),
+        ("FAST", 4, 7, 6, 2, 8),
     ):
         tables_of_kind: dict[str, Table] = {}
         tables_of_kind["EXP"] = Table(
@@ -184,14 +205,6 @@ def tables() -> dict[str, Table]:
             odd_weight(lambda t: 2 * mp.atanh(t / 2)),
             "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
         )
-        tables_of_kind["TAIL"] = Table(
-            scaled_normal_tail,
-            mp.mpf(-1),
-            (tail_end - TAIL_CENTRE) / (tail_end + TAIL_CENTRE),
-            tail_degree,
-            relative(scaled_normal_tail),
-            f"(a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to {tail_end}",
-        )
         for name, function, root in (("SILU", silu_slope, SILU_ROOT), ("GELU", gelu_slope, GELU_ROOT)):
             ratio = quotient(function, root)
             tables_of_kind[f"{name}_SLOPE"] = Table(
@@ -222,26 +235,94 @@ def tables() -> dict[str, Table]:
             odd_weight(mp.atan),
             "p in atan(t) = t + t z p(z), z = t^2",
         )
-        tables_of_kind["ERF_NEAR"] = Table(
-            erf_excess,
-            mp.mpf(0),
-            mp.mpf(1),
-            erf_degrees[0],
-            lambda z: 1 / (1 + erf_excess(z)),
-            "q in erf(x) = x + x q(z), z = x^2",
-        )
-        tables_of_kind["ERF_FAR"] = Table(
-            log_erfc,
-            mp.mpf(1),
-            mp.mpf(erf_end),
-            erf_degrees[1],
-            lambda x: mp.erfc(x) / mp.erf(x),
-            "log(1 - erf(x))",
-        )
+        if kind == "WIDE":
+            tables_of_kind["ERF_NEAR"] = Table(
+                erf_excess,
+                mp.mpf(0),
+                mp.mpf(1),
+                12,
+                lambda z: 1 / (1 + erf_excess(z)),
+                "q in erf(x) = x + x q(z), z = x^2",
+            )
+            tables_of_kind["ERF_FAR"] = Table(
+                log_erfc, mp.mpf(1), mp.mpf(6), 20, lambda x: mp.erfc(x) / mp.erf(x), "log(1 - erf(x))"
+            )
         for name, table in tables_of_kind.items():
             rounding = to_float32 if kind == "FAST" else float
             result[f"{kind}_{name}"] = dataclasses.replace(table, rounding=rounding)
-    return result | curves()
+    return result | quotients() | curves()
+
+
+def quotients() -> dict[str, Table]:
+    """Tables of two polynomials, one divided by the other."""
+    erf = ratio_of_odd(mp.erf, 2 / mp.sqrt(mp.pi))
+    tanh = ratio_of_odd(mp.tanh, mp.mpf(1))
+    narrow_erf, narrow_tanh, fast_erf, fast_tanh = (mp.mpf(end) ** 2 for end in ("5", "13.3", "3.92", "9.02"))
+    zero = mp.mpf(0)
+    odd = "(x) = x p(z)/q(z), z = x^2"
+    result = {
+        "NARROW_TANH": Table(tanh, zero, narrow_tanh, 7, relative(tanh), "tanh" + odd, float, 6),
+        "NARROW_ERF": Table(erf, zero, narrow_erf, 8, relative(erf), "erf" + odd, float, 8),
+        "FAST_TANH_ALONE": Table(
+            less(tanh, FAST_TANH_LINE),
+            zero,
+            fast_tanh,
+            4,
+            relative(tanh),
+            "tanh(x) = x/8 + x p(z)/q(z), z = x^2",
+            to_float32,
+            4,
+        ),
+        "FAST_ERF": Table(
+            less(erf, FAST_ERF_LINE),
+            zero,
+            fast_erf,
+            5,
+            relative(erf),
+            "erf(x) = x/4 + x p(z)/q(z), z = x^2",
+            to_float32,
+            5,
+        ),
+        "NARROW_TAIL": Table(
+            scaled_normal_tail,
+            zero,
+            mp.mpf(16),
+            6,
+            relative(scaled_normal_tail),
+            "R = exp(a^2/2) Phi(-a) = p(a)/q(a)",
+            float,
+            7,
+        ),
+    }
+    long_tail = "1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a)"
+    slope = "S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2)"
+    for kind, end, tail_degree, slope_degree, rounding in (
+        ("WIDE", 40, 10, 9, float),
+        ("NARROW", 16, 0, 6, float),
+        ("FAST", 15, 4, 4, to_float32),
+    ):
+        if tail_degree:
+            result[f"{kind}_TAIL"] = Table(
+                tail_excess(rounding),
+                zero,
+                mp.mpf(end),
+                tail_degree,
+                scaled_normal_tail,
+                long_tail,
+                rounding,
+                tail_degree,
+            )
+        result[f"{kind}_GELU_RATIO"] = Table(
+            less(gelu_slope_ratio, rounding(1 / mp.sqrt(2 * mp.pi))),
+            zero,
+            mp.mpf(end),
+            slope_degree - 1,
+            relative(gelu_slope_ratio),
+            slope,
+            rounding,
+            slope_degree,
+        )
+    return result
 
 
 def tanh_shortfall(z: Real) -> Real:
@@ -262,33 +343,119 @@ def curves() -> dict[str, Table]:
     }
 
 
-def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> list[float]:
-    """Remez's exchange, begun at Chebyshev's points: rounded coefficients, lowest power first.
+Fit = tuple[list[Real], list[Real]]
+"""A numerator and a denominator, lowest power first; the denominator of a polynomial is 1."""
+
+
+def minimax_fit(table: Table, exchanges: int = 6, points: int = 600) -> Fit:
+    """Remez's exchange: rounded coefficients.
+
+    It begins at Chebyshev's points, or, for a quotient, where the error of the one of least squares is largest.
 
     >>> minimax_fit(Table(lambda x: 1 + 2 * x, mp.mpf(-1), mp.mpf(1), 1, lambda x: mp.mpf(1), "a line"))
-    [1.0, 2.0]
+    ([1.0, 2.0], [1.0])
     """
-    count = table.degree + 2
+    count = table.degree + table.lower_degree + 2
     middle, half = (table.high + table.low) / 2, (table.high - table.low) / 2
     grid = [middle - half * mp.cos(mp.pi * k / points) for k in range(points + 1)]
     targets, weights = [table.function(x) for x in grid], [table.weight(x) for x in grid]
     reference = [round(points * (k + 0.5) / count) for k in range(count)]
-    solution: Real = None
+    fit: Fit = ([], [mp.mpf(1)])
+    if table.lower_degree:
+        fit = least_squares(table, grid[::3], targets[::3], weights[::3])
+        reference = alternation(errors_of(fit, grid, targets, weights), count) or reference
     for _ in range(exchanges):
+        fit = levelled(table, fit, *([series[place] for place in reference] for series in (grid, targets, weights)))
+        reference = alternation(errors_of(fit, grid, targets, weights), count) or reference
+    above, below = ([table.rounding(value / fit[1][-1]) for value in part] for part in fit)
+    if table.rounding is to_float32 and table.lower_degree:
+        return improved((above, below), grid, targets, weights)
+    return above, below
+
+
+def improved(fit: Fit, places: list[Real], targets: list[Real], weights: list[Real]) -> Fit:
+    """A quotient of float32 whose error no change of one or two coefficients by up to two units in the last place lessens.
+
+    To round each by itself can cost two bits. In float64 arithmetic, which is exact enough beside such an error.
+    """
+    x, target, weight = (np.array([float(value) for value in series]) for series in (places, targets, weights))
+    split, last = len(fit[0]), len(fit[0]) + len(fit[1]) - 1
+    best = np.array([float(value) for value in fit[0] + fit[1]])
+    units = np.spacing(best.astype(np.float32)).astype(np.float64)
+
+    def error(values: Any) -> float:
+        polyval = np.polynomial.polynomial.polyval
+        return float(np.abs((polyval(x, values[:split]) / polyval(x, values[split:]) - target) * weight).max())
+
+    least, before = error(best), math.inf
+    while least < before:
+        before = least
+        for first, second in itertools.combinations(range(last), 2):
+            for steps in itertools.product(range(-2, 3), repeat=2):
+                trial = best.copy()
+                trial[[first, second]] += units[[first, second]] * steps
+                found = error(trial)
+                if found < least:
+                    best, least = trial, found
+    return best[:split].tolist(), best[split:].tolist()
+
+
+def levelled(table: Table, fit: Fit, places: list[Real], targets: list[Real], weights: list[Real]) -> Fit:
+    """The fit whose errors at some places are equally large, with alternating signs.
+
+    A quotient p/q is found by steps: p - f q = +-e q/weight is linear in p, q and e but for the product of e and q,
+    which is taken along the tangent at the last e and q.
+    """
+    upper, count = table.degree + 1, len(places)
+    level = mp.mpf(0)
+    for _ in range(10 if table.lower_degree else 1):
         matrix, right = mp.matrix(count, count), mp.matrix(count, 1)
-        for row, place in enumerate(reference):
-            for power in range(count - 1):
-                matrix[row, power] = weights[place] * grid[place] ** power
-            matrix[row, count - 1] = (-1) ** row
-            right[row] = weights[place] * targets[place]
-        solution = mp.lu_solve(matrix, right)[: count - 1]
-        high_first = list(reversed(solution))
-        errors = [
-            weight * (mp.polyval(high_first, x) - target)
-            for x, target, weight in zip(grid, targets, weights, strict=True)
-        ]
-        reference = alternation(errors, count) or reference
-    return [table.rounding(value) for value in solution]
+        for row, (x, target, weight) in enumerate(zip(places, targets, weights, strict=True)):
+            sign = (-1) ** row / weight
+            for power in range(upper):
+                matrix[row, power] = x**power
+            for power in range(1, table.lower_degree + 1):
+                matrix[row, upper + power - 1] = -(target + sign * level) * x**power
+            below = value_at(fit[1], x)
+            matrix[row, count - 1] = -sign * below
+            right[row] = target + sign * level * (1 - below)
+        solution = mp.lu_solve(matrix, right)
+        level = solution[count - 1]
+        fit = list(solution[:upper]), [mp.mpf(1), *solution[upper : count - 1]]
+    return fit
+
+
+def least_squares(table: Table, places: list[Real], targets: list[Real], weights: list[Real], rounds: int = 6) -> Fit:
+    """A quotient p/q with a small sum of squares: that of weight (p - f q), each divided by the last q, again and again."""
+    upper, count = table.degree + 1, table.degree + table.lower_degree + 1
+    below = [mp.mpf(1)] * len(places)
+    fit: Fit = ([], [])
+    for _ in range(rounds):
+        matrix, right = mp.matrix(len(places), count), mp.matrix(len(places), 1)
+        for row, (x, target, weight) in enumerate(zip(places, targets, weights, strict=True)):
+            scale, reduced = weight / below[row], x / table.high
+            for power in range(upper):
+                matrix[row, power] = scale * reduced**power
+            for power in range(1, table.lower_degree + 1):
+                matrix[row, upper + power - 1] = -scale * target * reduced**power
+            right[row] = scale * target
+        with mp.workdps(90):
+            solution = mp.lu_solve(matrix, right)
+        reduced_fit = list(solution[:upper]), [mp.mpf(1), *solution[upper:]]
+        below = [abs(value_at(reduced_fit[1], x / table.high)) for x in places]
+        fit = tuple([value / table.high**power for power, value in enumerate(part)] for part in reduced_fit)  # type: ignore[assignment]
+    return fit
+
+
+def value_at(coefficients: list[Real], x: Real) -> Real:
+    return mp.polyval([mp.mpf(value) for value in reversed(coefficients)], x)
+
+
+def errors_of(fit: Fit, places: list[Real], targets: list[Real], weights: list[Real]) -> list[Real]:
+    return [
+        (value_at(fit[0], x) / value_at(fit[1], x) - target) * weight
+        for x, target, weight in zip(places, targets, weights, strict=True)
+    ]
 
 
 def alternation(errors: list[Real], count: int) -> list[int]:
@@ -305,13 +472,10 @@ def alternation(errors: list[Real], count: int) -> list[int]:
     return extremes if len(extremes) == count else []
 
 
-def error_of(table: Table, coefficients: list[float], points: int = 400) -> Real:
+def error_of(table: Table, fit: Fit, points: int = 400) -> Real:
     step = (table.high - table.low) / points
-    high_first = [mp.mpf(value) for value in reversed(coefficients)]
-    return max(
-        abs((mp.polyval(high_first, x) - table.function(x)) * table.weight(x))
-        for x in (table.low + step * k for k in range(points + 1))
-    )
+    places = [table.low + step * k for k in range(points + 1)]
+    return max(map(abs, errors_of(fit, places, [table.function(x) for x in places], [table.weight(x) for x in places])))
 
 
 def parts(value: Real, rounding: Rounding = float, count: int = 2) -> list[float]:
@@ -333,6 +497,7 @@ def constants() -> dict[str, list[float]]:
     return {
         "LN2": ln2_parts(),
         "LOG2_E": parts(1 / LN2),
+        "SQRT_2PI": parts(mp.sqrt(2 * mp.pi)),
         "INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi)),
         "INVERSE_PI": parts(1 / mp.pi),
         "PI": parts(mp.pi),
@@ -340,6 +505,7 @@ def constants() -> dict[str, list[float]]:
         "HALF_PI": parts(mp.pi / 2, count=3),
         "FAST_LN2": parts(LN2, to_float32),
         "FAST_LOG2_E": parts(1 / LN2, to_float32),
+        "FAST_SQRT_2PI": parts(mp.sqrt(2 * mp.pi), to_float32),
         "FAST_INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi), to_float32),
         "FAST_INVERSE_HALF_PI": parts(2 / mp.pi, to_float32),
         "FAST_HALF_PI": parts(mp.pi / 2, to_float32, 3),
@@ -380,13 +546,14 @@ def main() -> None:
             print(")\n")
             continue
         table = known_tables[name]
-        coefficients = minimax_fit(table)
-        error = mp.nstr(mp.log(error_of(table, coefficients), 2), 4)
+        fit = minimax_fit(table)
+        error = mp.nstr(mp.log(error_of(table, fit), 2), 4)
         print(f"# {table.meaning}, on [{mp.nstr(table.low, 5)}, {mp.nstr(table.high, 5)}]: error 2^{error}")
-        print(f"{name} = (")
-        for value in coefficients:
-            print(f"    {value!r},")
-        print(")\n")
+        for suffix, coefficients in zip(("_ABOVE", "_BELOW") if table.lower_degree else ("",), fit, strict=False):
+            print(f"{name}{suffix} = (")
+            for value in coefficients:
+                print(f"    {value!r},")
+            print(")\n")
 
 
 if __name__ == "__main__":

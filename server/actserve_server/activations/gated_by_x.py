@@ -17,6 +17,8 @@ from actserve_server.elementary import (
     fma,
     gate_slope,
     gelu_slope_quotient,
+    gelu_slope_ratio,
+    normal_tail_parts,
     offset,
     quick_exp,
     quick_product,
@@ -53,6 +55,9 @@ SILU_ROOT_HI = Exact(-1.2784645427610737)
 SILU_ROOT_LO = Exact(-1.0946994183093437e-16)
 GELU_ROOT_HI = Exact(-0.7517915246935645)
 GELU_ROOT_LO = Exact(1.4956759177009883e-17)
+GELU_TURN_HI = Exact(0.7517915246935645)
+GELU_TURN_LO = Exact(-1.4956759177009883e-17)
+"""The same distance, to the left of zero."""
 INVERSE_SQRT_2PI_HI = 0.3989422804014327
 INVERSE_SQRT_2PI_LO = -2.49232720227773e-17
 
@@ -294,26 +299,24 @@ def _gelu_is_usual(x: float) -> bool:
 
 
 @kernel
-def _quick_gelu_parts(x: float) -> tuple[float, float, float]:
-    """a, R and exp(-a^2/2)."""
-    a = abs(x)
+def _bell(a: float) -> float:
+    """exp(-a^2/2)."""
     hi = -0.5 * (a * a)
-    return a, scaled_normal_tail(a), quick_exp(hi, fma(-0.5 * a, a, -hi))
+    return quick_exp(hi, fma(-0.5 * a, a, -hi))
 
 
 @kernel
 def _short_gelu(x: float) -> float:
-    a, tail, bell = _quick_gelu_parts(x)
-    return (x if x >= 0.0 else -0.0) - a * tail * bell
+    a = abs(x)
+    above, below = normal_tail_parts(a)
+    return (x if x >= 0.0 else -0.0) - a * above * _bell(a) / below
 
 
 @kernel
 def _short_gelu_slope(x: float) -> float:
-    a, tail, bell = _quick_gelu_parts(x)
-    value = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail)) * bell
-    distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
-    near_root = distance * gelu_slope_quotient(distance)
-    return near_root if abs(distance) < NEAR else (1.0 + value if x >= 0.0 else -value)
+    a = abs(x)
+    left = -offset(a, GELU_TURN_HI, GELU_TURN_LO) * gelu_slope_ratio(a) * _bell(a)
+    return 1.0 - left if x >= 0.0 else left
 
 
 GELU = Activation(

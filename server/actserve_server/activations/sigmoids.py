@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from actserve_server.activations.spec import Activation, Library, Quick, Traits, kernel
-from actserve_server.elementary import EXP_LIMIT, decay_sum, fma, over_sum, quick_exp, scaled_exp, tanh
+from actserve_server.elementary import EXP_LIMIT, decay_sum, fma, over_sum, quick_exp, scaled_exp, tanh_alone
 
 __all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum", "within_exp_limit"]
 
@@ -81,7 +81,7 @@ SIGMOID = Activation(
 
 @kernel
 def _tanh(x: float) -> float:
-    return tanh(x)
+    return tanh_alone(x)
 
 
 # Of 4 exp(-2|x|)/(1 + exp(-2|x|))^2 the numerator is rounded once, also where it is subnormal.

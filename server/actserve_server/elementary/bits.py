@@ -25,6 +25,7 @@ __all__ = [
     "larger",
     "nearest_float32",
     "polynomial",
+    "polynomial_in_halves",
     "rest_of_product",
     "sqrt",
 ]
@@ -151,6 +152,34 @@ def _polynomial(typing_context: Any, x: Any, coefficients: Any) -> Any:
     return number(number, types.UniTuple(number, len(coefficients))), generate
 
 
+@intrinsic
+def _polynomial_in_halves(typing_context: Any, x: Any, coefficients: Any) -> Any:
+    """The same, the constant last and the rest by Horner's rule in x^2, its even powers and its odd ones apart.
+
+    It has one multiplication where Estrin's scheme has one for every doubling of the degree, most of its constants can
+    be operands in memory, and where the constant is the largest term but one rounding is as large as the result's. Its
+    chains are longer: for the two polynomials of a quotient, which keep a processor busy together.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, packed = arguments
+        values = [builder.extract_value(packed, place) for place in range(len(signature.args[1]))]
+        constant, *values = values
+        square = builder.fmul(x, x)
+        halves = []
+        for half in (values[::2], values[1::2]):
+            total = half[-1]
+            for value in half[-2::-1]:
+                total = builder.fma(total, square, value)
+            halves.append(total)
+        return builder.fma(builder.fma(halves[1], x, halves[0]), x, constant)
+
+    if not isinstance(coefficients, types.UniTuple) or len(coefficients) < 3:
+        return None
+    number = _common(x, coefficients.dtype)
+    return number(number, types.UniTuple(number, len(coefficients))), generate
+
+
 def _split(builder: Any, value: Any) -> tuple[Any, Any]:
     """A float64 as the nearest float32 and that of the rest."""
     single = ir.FloatType()
@@ -193,5 +222,6 @@ larger = cast("Callable[[float, float], float]", _larger)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[Any], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)
+polynomial_in_halves = cast("Callable[[float, tuple[float, ...]], float]", _polynomial_in_halves)
 nearest_float32 = cast("Callable[[float], float]", _nearest_float32)
 rest_of_product = cast("Callable[[float, float, float], float]", _rest_of_product)

@@ -21,6 +21,7 @@ from actserve_server.elementary.bits import (
     fma,
     nearest_float32,
     polynomial,
+    polynomial_in_halves,
     rest_of_product,
 )
 from actserve_server.elementary.huge import angle
@@ -39,6 +40,9 @@ SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
 NEAR_ROOT = 0.25
+TANH_END = 9.09
+ERF_END = 3.935
+"""Where what stands for tanh and for erf is 1, and it is so nowhere above 1."""
 
 TRIG_LIMIT = 65536.0
 """Up to here what hi leaves of a turn is known to its last digits; lo, where it is large, has fewer."""
@@ -48,6 +52,7 @@ EXP_LIMIT = 87.0
 FAST_LN2_HI = 0.6931471824645996
 FAST_LN2_LO = -1.9046542121259336e-09
 FAST_LOG2_E_HI = 1.4426950216293335
+FAST_SQRT_2PI_HI = 2.5066282749176025
 FAST_INVERSE_SQRT_2PI_HI = 0.3989422917366028
 FAST_INVERSE_HALF_PI_HI = 0.6366197466850281
 FAST_HALF_PI_HI = 1.5707963705062866
@@ -84,18 +89,51 @@ FAST_TANH = (
     -0.005895155947655439,
 )
 
-# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 15, on [-1.0, 0.57895]: error 2^-24.86
-FAST_TAIL = (
-    0.7552851438522339,
-    -0.6078965663909912,
-    0.38713690638542175,
-    -0.1865236610174179,
-    0.0604034885764122,
-    -0.0075240046717226505,
-    -0.00351021159440279,
-    0.001568408333696425,
-    0.0001746600610204041,
-    -0.00013419588503893465,
+# tanh(x) = x/8 + x p(z)/q(z), z = x^2, on [0.0, 81.36]: error 2^-24.68
+FAST_TANH_ALONE_ABOVE = (
+    1127287.125,
+    97147.515625,
+    335.15655517578125,
+    -26.35295295715332,
+    -0.10784083604812622,
+)
+FAST_TANH_ALONE_BELOW = (
+    1288328.125,
+    601817.1875,
+    33330.421875,
+    422.9694519042969,
+    1.0,
+)
+
+# 1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a), on [0.0, 15.0]: error 2^-25.68
+FAST_TAIL_ABOVE = (
+    51.134769439697266,
+    -46.306819915771484,
+    -37.13566589355469,
+    -11.532288551330566,
+    -1.4997665882110596,
+)
+FAST_TAIL_BELOW = (
+    102.26954650878906,
+    93.69220733642578,
+    40.52581787109375,
+    9.352083206176758,
+    1.0,
+)
+
+# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 15.0]: error 2^-25.15
+FAST_GELU_RATIO_ABOVE = (
+    8.874076843261719,
+    6.839241027832031,
+    2.2345516681671143,
+    0.2999017834663391,
+)
+FAST_GELU_RATIO_BELOW = (
+    33.344181060791016,
+    47.83116149902344,
+    27.922588348388672,
+    8.026259422302246,
+    1.0,
 )
 
 # silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-25.88
@@ -155,28 +193,22 @@ FAST_ATAN = (
     -0.0017936271615326405,
 )
 
-# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-28.63
-FAST_ERF_NEAR = (
-    0.12837916612625122,
-    -0.3761262595653534,
-    0.1128358542919159,
-    -0.026853812858462334,
-    0.005188327748328447,
-    -0.0008010193705558777,
-    7.853860734030604e-05,
+# erf(x) = x/4 + x p(z)/q(z), z = x^2, on [0.0, 15.366]: error 2^-24.59
+FAST_ERF_ABOVE = (
+    23059.658203125,
+    1703.4940185546875,
+    635.875,
+    0.6129552125930786,
+    -0.1510593295097351,
+    -0.196180522441864,
 )
-
-# log(1 - erf(x)), on [1.0, 4.0]: error 2^-27.79
-FAST_ERF_FAR = (
-    0.0002020658430410549,
-    -1.1296494007110596,
-    -0.6330657005310059,
-    -0.10860660672187805,
-    0.025348931550979614,
-    -0.004270638804882765,
-    0.0004603586276061833,
-    -2.4754357582423836e-05,
-    2.1209346812156582e-07,
+FAST_ERF_BELOW = (
+    26252.51171875,
+    13180.7978515625,
+    2995.66943359375,
+    392.9833679199219,
+    30.519914627075195,
+    1.0,
 )
 
 
@@ -396,14 +428,21 @@ def fast_tanh(x: float) -> float:
     return copysign(near if z < 0.36 else far, x)
 
 
+# Near 1 the quotient is a small part of the result, so that no error of it makes that exceed 1.
+@kernel
+def fast_tanh_alone(x: float) -> float:
+    bounded = min(max(x, -TANH_END), TANH_END)
+    z = bounded * bounded
+    ratio = polynomial_in_halves(z, FAST_TANH_ALONE_ABOVE) / polynomial_in_halves(z, FAST_TANH_ALONE_BELOW)
+    return fma(bounded, ratio, 0.125 * bounded)
+
+
 @kernel
 def fast_erf(x: float) -> float:
-    a = min(abs(x), 4.0)
-    z = a * a
-    near = fma(a, polynomial(z, FAST_ERF_NEAR), a)
-    shifted, s = _exp_parts(polynomial(a, FAST_ERF_FAR), 0.0)
-    power = _power_of_two(shifted)
-    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+    bounded = min(max(x, -ERF_END), ERF_END)
+    z = bounded * bounded
+    ratio = polynomial_in_halves(z, FAST_ERF_ABOVE) / polynomial_in_halves(z, FAST_ERF_BELOW)
+    return fma(bounded, ratio, 0.25 * bounded)
 
 
 @kernel
@@ -417,16 +456,23 @@ def fast_atan(x: float) -> float:
 
 
 @kernel
+def fast_normal_tail_parts(a: float) -> tuple[float, float]:
+    below = polynomial_in_halves(a, FAST_TAIL_BELOW)
+    return below, fma(fma(a, FAST_SQRT_2PI_HI, 1.5), below, polynomial_in_halves(a, FAST_TAIL_ABOVE))
+
+
+@kernel
 def fast_scaled_normal_tail(a: float) -> float:
     """exp(a^2/2) Phi(-a) for 0 <= a <= 15; beyond, anything times exp(-a^2/2) is 0 in float32."""
-    whole = a + 4.0
-    lost = a - (whole - 4.0)
-    inverse = 1.0 / whole
-    t = fma(-8.0, inverse, 1.0)
-    value = inverse * fma(t, fma(t, polynomial(t, FAST_TAIL[2:]), FAST_TAIL[1]), FAST_TAIL[0])
-    # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
-    missing = fma(-inverse, whole, 1.0) - inverse * lost
-    return fma(fma(-a, value, FAST_INVERSE_SQRT_2PI_HI), missing * whole, value)
+    above, below = fast_normal_tail_parts(a)
+    return above / below
+
+
+@kernel
+def fast_gelu_slope_ratio(a: float) -> float:
+    return FAST_INVERSE_SQRT_2PI_HI + polynomial_in_halves(a, FAST_GELU_RATIO_ABOVE) / polynomial_in_halves(
+        a, FAST_GELU_RATIO_BELOW
+    )
 
 
 @kernel

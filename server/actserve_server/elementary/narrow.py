@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial, polynomial_in_halves
 from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
@@ -20,6 +20,7 @@ from actserve_server.elementary.wide import (
     HALF_PI_HI,
     INTEGER_BITS,
     INTEGER_ORIGIN,
+    INVERSE_SQRT_2PI,
     LN2_HI,
     LN2_LO,
     LOG2_E_HI,
@@ -54,23 +55,44 @@ NARROW_LOG = (
     0.19584054199714343,
 )
 
-# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 16, on [-1.0, 0.6]: error 2^-41.38
-NARROW_TAIL = (
-    0.755285130415972,
-    -0.6078966419750351,
-    0.3871374006973803,
-    -0.18652185773383637,
-    0.060396576462104654,
-    -0.007540193148138651,
-    -0.003479714364751685,
-    0.001630847166887969,
-    0.00013349886143636854,
-    -0.00023115443289804387,
-    -2.4824658221521304e-06,
-    3.498885979401312e-05,
-    1.7663222048299976e-06,
-    -5.082335515541422e-06,
-    -1.2695265687945623e-06,
+# R = exp(a^2/2) Phi(-a) = p(a)/q(a), on [0.0, 16.0]: error 2^-39.33
+NARROW_TAIL_ABOVE = (
+    1097.5211165991577,
+    1261.2569438503572,
+    711.5328727130825,
+    241.64121897238985,
+    51.583497569007285,
+    6.5799528003502745,
+    0.3989423216121876,
+)
+NARROW_TAIL_BELOW = (
+    2195.042233195145,
+    4273.904196263281,
+    3735.6267938078263,
+    1910.7261108809103,
+    622.2060056285402,
+    130.30031719851067,
+    16.493504499395474,
+    1.0,
+)
+
+# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 16.0]: error 2^-37.78
+NARROW_GELU_RATIO_ABOVE = (
+    168.07574193599402,
+    181.83228092474064,
+    91.46149700688157,
+    25.905624250375837,
+    4.1249218392526155,
+    0.29992127605767555,
+)
+NARROW_GELU_RATIO_BELOW = (
+    631.541475402103,
+    1102.4309937854703,
+    843.9117779670469,
+    365.163132507805,
+    95.09948025494941,
+    14.331672093954687,
+    1.0,
 )
 
 # silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-45.2
@@ -139,33 +161,49 @@ NARROW_ATAN = (
     0.00017894478256712213,
 )
 
-# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-40.15
-NARROW_ERF_NEAR = (
-    0.1283791670945859,
-    -0.3761263888850482,
-    0.11283791285387972,
-    -0.02686613141030664,
-    0.005223776410372652,
-    -0.0008542489014930354,
-    0.0001195481934166248,
-    -1.3898703366524808e-05,
-    1.0562983664148881e-06,
+# erf(x) = x p(z)/q(z), z = x^2, on [0.0, 25.0]: error 2^-37.59
+NARROW_ERF_ABOVE = (
+    858828585.5277572,
+    160362703.58423337,
+    47154787.21736005,
+    4436858.856500028,
+    500702.9634584345,
+    25757.73454825935,
+    1324.8343360255872,
+    18.92694309984164,
+    0.022462479784199716,
+)
+NARROW_ERF_BELOW = (
+    761117016.8395405,
+    395823418.2358777,
+    97619278.00733833,
+    15011321.49468724,
+    1586247.5285035216,
+    118814.77789134422,
+    6164.9328511661815,
+    200.22705061594374,
+    1.0,
 )
 
-# log(1 - erf(x)), on [1.0, 5.25]: error 2^-41.05
-NARROW_ERF_FAR = (
-    2.216528013092185e-05,
-    -1.1285393133791584,
-    -0.6361027026127086,
-    -0.10375078434197305,
-    0.020315205893051667,
-    -0.0007236941901887058,
-    -0.001270834648153131,
-    0.000559981001252976,
-    -0.00013373115049825212,
-    1.9854519805916233e-05,
-    -1.723460389859563e-06,
-    6.71557253849223e-08,
+# tanh(x) = x p(z)/q(z), z = x^2, on [0.0, 176.89]: error 2^-40.41
+NARROW_TANH_ABOVE = (
+    97432321684.10536,
+    14226118003.800968,
+    499363656.5262349,
+    6177393.8311388455,
+    28911.620107819057,
+    44.65398881851568,
+    0.0118685603286551,
+    -1.2556942315123118e-06,
+)
+NARROW_TANH_BELOW = (
+    97432321684.17194,
+    46703558564.44457,
+    3076240288.1728973,
+    62701961.5320144,
+    478662.0156876287,
+    1330.6840584027136,
+    1.0,
 )
 
 INVERSE_PI_HI = 0.3183098861837907
@@ -174,6 +212,9 @@ PI_LO = 1.2246467991473532e-16
 SIGN_SHIFT = 63
 TRIG_LIMIT = 2.0**30
 EXP_LIMIT = 350.0
+TANH_END = 13.3
+ERF_END = 5.0
+"""Beyond them tanh and erf are 1 to within 2^-37."""
 
 
 @kernel
@@ -350,20 +391,19 @@ def narrow_over_sum(numerator: float, a: float, b: float) -> float:
 
 @kernel
 def narrow_tanh(x: float) -> float:
-    shifted, s = _narrow_exp_parts(min(2.0 * abs(x), 40.0))
-    power = float_of(BIASED_ZERO + (bits_of(shifted) << MANTISSA_BITS))
-    growth = fma(power, s, power - 1.0)
-    return copysign(growth / (growth + 2.0), x)
+    bounded = min(max(x, -TANH_END), TANH_END)
+    z = bounded * bounded
+    return bounded * polynomial_in_halves(z, NARROW_TANH_ABOVE) / polynomial_in_halves(z, NARROW_TANH_BELOW)
+
+
+narrow_tanh_alone = narrow_tanh
 
 
 @kernel
 def narrow_erf(x: float) -> float:
-    a = min(abs(x), 5.25)
-    z = a * a
-    near = fma(a, polynomial(z, NARROW_ERF_NEAR), a)
-    shifted, s = _narrow_exp_parts(polynomial(a, NARROW_ERF_FAR))
-    power = float_of(BIASED_ZERO + (bits_of(shifted) << MANTISSA_BITS))
-    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+    bounded = min(max(x, -ERF_END), ERF_END)
+    z = bounded * bounded
+    return bounded * polynomial_in_halves(z, NARROW_ERF_ABOVE) / polynomial_in_halves(z, NARROW_ERF_BELOW)
 
 
 @kernel
@@ -376,10 +416,22 @@ def narrow_atan(x: float) -> float:
 
 
 @kernel
+def narrow_normal_tail_parts(a: float) -> tuple[float, float]:
+    return polynomial_in_halves(a, NARROW_TAIL_ABOVE), polynomial_in_halves(a, NARROW_TAIL_BELOW)
+
+
+@kernel
 def narrow_scaled_normal_tail(a: float) -> float:
     """exp(a^2/2) Phi(-a) for 0 <= a <= 16; beyond, anything times exp(-a^2/2) is 0 in float32."""
-    inverse = 1.0 / (a + 4.0)
-    return inverse * polynomial(fma(-8.0, inverse, 1.0), NARROW_TAIL)
+    above, below = narrow_normal_tail_parts(a)
+    return above / below
+
+
+@kernel
+def narrow_gelu_slope_ratio(a: float) -> float:
+    return INVERSE_SQRT_2PI + polynomial_in_halves(a, NARROW_GELU_RATIO_ABOVE) / polynomial_in_halves(
+        a, NARROW_GELU_RATIO_BELOW
+    )
 
 
 @kernel

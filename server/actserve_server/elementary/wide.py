@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
+from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial, polynomial_in_halves
 from actserve_server.elementary.huge import angle
 from actserve_server.elementary.source import kernel
 
@@ -28,6 +28,7 @@ SMALLEST_NORMAL = 2.0**-1022
 LN2_HI = 0.6931471803691238
 LN2_LO = 1.9082149292705877e-10
 LOG2_E_HI = 1.4426950408889634
+SQRT_2PI = 2.5066282746310007
 INVERSE_SQRT_2PI = 0.3989422804014327
 INVERSE_HALF_PI_HI = 0.6366197723675814
 HALF_PI_HI = 1.5707963267948966
@@ -75,32 +76,57 @@ WIDE_LOG = (
     0.14795949478481457,
 )
 
-# (a + 4) exp(a^2/2) Phi(-a) of t = (a - 4)/(a + 4), a up to 40, on [-1.0, 0.81818]: error 2^-54.18
-WIDE_TAIL = (
-    0.7552851304157515,
-    -0.6078966419718921,
-    0.38713740074221487,
-    -0.18652185795965878,
-    0.06039657489091716,
-    -0.007540188966677693,
-    -0.0034796923669645633,
-    0.0016308184568931733,
-    0.00013334430751226045,
-    -0.00023109492999731922,
-    -1.9082256286337577e-06,
-    3.514466459518103e-05,
-    7.16527913190121e-07,
-    -5.920125714952562e-06,
-    -6.293193251453733e-07,
-    1.0215173942093663e-06,
-    2.7113965038176975e-07,
-    -1.550340440718763e-07,
-    -8.467645530951846e-08,
-    1.3478089521952224e-08,
-    1.9161911647866816e-08,
-    1.7321890212659612e-09,
-    -2.397980839306042e-09,
-    -6.616596648280999e-10,
+# 1/R = a sqrt(2 pi) + 3/2 + p(a)/q(a), where R = exp(a^2/2) Phi(-a), on [0.0, 40.0]: error 2^-57.08
+WIDE_TAIL_ABOVE = (
+    976821.045142662,
+    -142275.47944337322,
+    -1090083.842805598,
+    -951967.8188254468,
+    -461103.75129594194,
+    -148693.92657420997,
+    -33804.40459821264,
+    -5467.673320517464,
+    -611.2445064660104,
+    -43.263278462979656,
+    -1.4999999999903328,
+)
+WIDE_TAIL_BELOW = (
+    1953642.090285324,
+    3274434.6004568664,
+    2717305.2173564625,
+    1444165.0760289368,
+    539519.5048973633,
+    147412.56252507912,
+    29800.34039068172,
+    4407.943723708158,
+    458.48662326744505,
+    30.513271157023528,
+    1.0,
+)
+
+# S = 1/sqrt(2 pi) + p(a)/q(a) in gelu'(-a) = (r - a) S exp(-a^2/2), on [0.0, 40.0]: error 2^-53.51
+WIDE_GELU_RATIO_ABOVE = (
+    19852.060786780465,
+    29900.979354285093,
+    21668.240401911524,
+    9706.99849881024,
+    2921.648477123699,
+    604.2302679147607,
+    84.07306913152644,
+    7.244730078921832,
+    0.29992142525442334,
+)
+WIDE_GELU_RATIO_BELOW = (
+    74593.74930914724,
+    161865.6198695451,
+    161514.6567139956,
+    97549.43930790805,
+    39436.04407307971,
+    11113.631373435897,
+    2195.030236522324,
+    295.0569384848785,
+    24.733791421529666,
+    1.0,
 )
 
 # silu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-55.04
@@ -458,6 +484,9 @@ def wide_tanh(x: float) -> float:
     return copysign(wide_over_sum(growth, 2.0, growth), x)
 
 
+wide_tanh_alone = wide_tanh
+
+
 @kernel
 def wide_erf(x: float) -> float:
     a = min(abs(x), 6.0)
@@ -478,19 +507,25 @@ def wide_atan(x: float) -> float:
     return copysign((HALF_PI_HI if inverted else 0.0) + (t + rest), x)
 
 
+# As 1/R = a sqrt(2 pi) + 3/2 + p/q, of which the last quotient is a small part: R is as much less in error.
+@kernel
+def wide_normal_tail_parts(a: float) -> tuple[float, float]:
+    """Numbers whose quotient is the scaled normal tail, for a caller that has more to divide."""
+    below = polynomial_in_halves(a, WIDE_TAIL_BELOW)
+    return below, fma(fma(a, SQRT_2PI, 1.5), below, polynomial_in_halves(a, WIDE_TAIL_ABOVE))
+
+
 @kernel
 def wide_scaled_normal_tail(a: float) -> float:
     """exp(a^2/2) Phi(-a) for 0 <= a <= 40, Phi being the distribution function of the standard normal."""
-    whole = a + 4.0
-    lost = a - (whole - 4.0)
-    inverse = 1.0 / whole
-    t = fma(-8.0, inverse, 1.0)
-    # The first powers, which are as large as the result, by Horner's rule: it rounds less often.
-    value = fma(t, fma(t, polynomial(t, WIDE_TAIL[4:]), WIDE_TAIL[3]), WIDE_TAIL[2])
-    value = inverse * fma(t, fma(t, value, WIDE_TAIL[1]), WIDE_TAIL[0])
-    # That is the value where 1/(a + 4) is exactly `inverse`; the slope, a value - 1/sqrt(2 pi), leads back to a.
-    missing = fma(-inverse, whole, 1.0) - inverse * lost
-    return fma(fma(-a, value, INVERSE_SQRT_2PI), missing * whole, value)
+    above, below = wide_normal_tail_parts(a)
+    return above / below
+
+
+@kernel
+def wide_gelu_slope_ratio(a: float) -> float:
+    """S in gelu'(-a) = (r - a) S exp(-a^2/2) for 0 <= a <= 40, r being where gelu'(-r) = 0; S lies between 0.39 and 0.67."""
+    return INVERSE_SQRT_2PI + polynomial_in_halves(a, WIDE_GELU_RATIO_ABOVE) / polynomial(a, WIDE_GELU_RATIO_BELOW)
 
 
 @kernel
