@@ -25,18 +25,23 @@ from actserve_client.errors import (
     Unauthenticated,
     UnknownActivation,
 )
+from actserve_client.monitor import AsyncMonitor, Monitor
 from actserve_client.options import Retry, Tls
+from actserve_client.records import Alert
 
 __all__ = [
     "ActivationExists",
     "ActserveError",
+    "Alert",
     "AsyncClient",
+    "AsyncMonitor",
     "Client",
     "DeadlineExceeded",
     "Gradients",
     "InvalidRequest",
     "LayerStats",
     "LimitExceeded",
+    "Monitor",
     "NeuronStats",
     "Nonfinite",
     "PermissionDenied",

@@ -20,6 +20,7 @@ from actserve_server.engine.plan import Limits
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
+from actserve_server.monitoring import Monitors
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
 
 log = logging.getLogger("actserve.server")
@@ -65,7 +66,8 @@ class Server:
             interceptors=[CallInterceptor()],
             options=_channel_options(config),
         )
-        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team)
+        self._monitors = Monitors()
+        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors)
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -94,6 +96,7 @@ class Server:
         log.info("draining", extra={"grace_s": grace_s})
         self._gate.draining = True
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._monitors.drain()
         self._server.stop(grace_s).wait()
         self._health_threads.shutdown()
         self._team.close()
