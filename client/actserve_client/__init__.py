@@ -5,7 +5,7 @@
 ...     y = client.forward("gelu", x)
 
 `Client` blocks, `AsyncClient` awaits; `merge` puts neuron statistics together. Everything else that is public lives in
-`actserve_client.errors`, `.options`, `.records`, `.network` and `.testing`.
+`actserve_client.errors`, `.options`, `.records`, `.network`, `.watching`, `.torch`, `.keras` and `.testing`.
 """
 
 from actserve.stats import LayerStats, NeuronStats
