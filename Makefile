@@ -8,7 +8,11 @@ READY := $(VENV)/.ready
 BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
 
-.PHONY: help demo test test-others check docs format generate lock serve bench bench-kernels accuracy image-test clean
+# The frameworks that people train with, for the tests of the hooks: large, and outside `make test`.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
+
+.PHONY: help demo test test-others test-frameworks check docs format generate lock serve bench bench-kernels accuracy image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +29,11 @@ $(BENCH_READY): benchmarks/requirements.txt pyproject.toml
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt --editable '.[server]'
 	touch $@
 
+$(FRAMEWORKS_READY): tests/frameworks/requirements.txt pyproject.toml
+	test -x $(FRAMEWORKS)/bin/python || $(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/frameworks/requirements.txt --editable '.[server]'
+	touch $@
+
 demo: $(READY)  ## train a small network on real digits, every activation computed by the service
 	$(BIN)/actserve demo --output out/demo.png
 
@@ -33,6 +42,9 @@ test: $(READY)  ## run the tests
 
 test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client, and hold penalties to PyTorch's autograd and to Keras
 	$(BENCH)/bin/python -m pytest tests/others
+
+test-frameworks: $(FRAMEWORKS_READY)  ## run the tests of the hooks in PyTorch and Keras (installs both)
+	KERAS_BACKEND=torch $(FRAMEWORKS)/bin/python -m pytest tests/frameworks
 
 check: $(READY)  ## format, lint, types, import contracts, proto lint, freshness of generated code and page
 	$(BIN)/ruff format --check .
@@ -59,7 +71,7 @@ generate: $(READY)  ## write the generated code from the .proto files
 COMPILE := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
 
 lock:  ## resolve the dependencies anew (needs uv)
-	$(COMPILE) --upgrade --all-extras --group dev pyproject.toml --output-file requirements.lock
+	$(COMPILE) --upgrade --extra server --extra demo --group dev pyproject.toml --output-file requirements.lock
 	$(COMPILE) --extra server --constraint requirements.lock pyproject.toml --output-file deploy/requirements-server.lock
 	$(COMPILE) --extra demo --constraint requirements.lock pyproject.toml --output-file deploy/requirements-demo.lock
 
@@ -79,4 +91,4 @@ image-test:  ## build the image and run it confined, on a Debian machine without
 	deploy/image-test.sh
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(BENCH) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(FRAMEWORKS) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

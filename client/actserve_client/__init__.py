@@ -5,7 +5,7 @@
 ...     y = client.forward("gelu", x)
 
 `Client` blocks, `AsyncClient` awaits; `merge` puts neuron statistics together. Everything else that is public lives in
-`actserve_client.errors`, `.options`, `.records`, `.network` and `.testing`.
+`actserve_client.errors`, `.options`, `.records`, `.network`, `.watching`, `.torch`, `.keras` and `.testing`.
 """
 
 from actserve.stats import LayerStats, NeuronStats
@@ -25,18 +25,23 @@ from actserve_client.errors import (
     Unauthenticated,
     UnknownActivation,
 )
+from actserve_client.monitor import AsyncMonitor, Monitor
 from actserve_client.options import Retry, Tls
+from actserve_client.records import Alert
 
 __all__ = [
     "ActivationExists",
     "ActserveError",
+    "Alert",
     "AsyncClient",
+    "AsyncMonitor",
     "Client",
     "DeadlineExceeded",
     "Gradients",
     "InvalidRequest",
     "LayerStats",
     "LimitExceeded",
+    "Monitor",
     "NeuronStats",
     "Nonfinite",
     "PermissionDenied",

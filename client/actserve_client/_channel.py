@@ -15,6 +15,7 @@ from actserve_client.options import Tls
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
 COMPUTE = f"/{_SERVICE}/Compute"
 COMPUTE_STREAM = f"/{_SERVICE}/ComputeStream"
+MONITOR = f"/{_SERVICE}/Monitor"
 LIST_ACTIVATIONS = f"/{_SERVICE}/ListActivations"
 GET_ACTIVATION = f"/{_SERVICE}/GetActivation"
 GET_SERVER_INFO = f"/{_SERVICE}/GetServerInfo"

@@ -241,7 +241,8 @@ def _choice(table: Mapping[Any, int], value: Any, name: str) -> Any:
         raise InvalidRequest(f"{name} is {value!r}, and must be one of {allowed}", field=name) from None
 
 
-def _integer(value: Any, name: str, bits: int = 32) -> int:
+def integer(value: Any, name: str, bits: int = 32) -> int:
+    """A whole number that can be sent."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise InvalidRequest(f"{name} is {value!r}, and must be an integer", field=name)
     if not -(1 << bits - 1) <= value < 1 << bits - 1:
@@ -249,7 +250,8 @@ def _integer(value: Any, name: str, bits: int = 32) -> int:
     return int(value)
 
 
-def _number(value: Any, name: str) -> float:
+def number(value: Any, name: str) -> float:
+    """A number that can be sent."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise InvalidRequest(f"{name} is {value!r}, and must be a number", field=name)
     return float(value)
@@ -311,7 +313,7 @@ def _question(name: str, mode: compute_pb2.Mode, how: How, **options: Any) -> Qu
         **options,
     )
     if how.axis is not None:
-        header.axis = _integer(how.axis, "axis")
+        header.axis = integer(how.axis, "axis")
     for key, value in merge_parameters(how.parameters, how.keywords).items():
         if value is not None:
             header.parameters[text(key, "parameters")].CopyFrom(_parameter_value(key, value))
@@ -357,14 +359,14 @@ def regularization(
     state: bytes | Regularization | None,
 ) -> Question:
     """A penalty on f(x). Of the keywords those that are the regularizer's parameters are not the activation's."""
-    number = _choice(_REGULARIZERS, regularizer, "regularizer")
+    which = _choice(_REGULARIZERS, regularizer, "regularizer")
     if isinstance(state, Regularization):
         state = state.state
     if not (state is None or isinstance(state, bytes)):
         raise InvalidRequest(f"state is {type(state).__name__}, and must be bytes or a Regularization", field="state")
     options = compute_pb2.RegularizationOptions(
-        regularizer=number,
-        strength=None if strength is None else _number(strength, "strength"),
+        regularizer=which,
+        strength=None if strength is None else number(strength, "strength"),
         reduction=_choice(_REDUCTIONS, reduction, "reduction"),
         gradient=bool(gradient),
         gradient_wrt=_choice(_GRADIENTS_WRT, gradient_wrt, "gradient_wrt"),
@@ -419,25 +421,25 @@ def neuron_stats(
     """Statistics of each neuron."""
     rule, eps = _fired(fired, eps)
     options = compute_pb2.NeuronStatsOptions(
-        threshold=_number(threshold, "threshold"),
+        threshold=number(threshold, "threshold"),
         fired=_choice(_FIRED_RULES, rule, "fired"),
         eps=eps,
-        zero_tolerance=_number(zero_tolerance, "zero_tolerance"),
-        tau=_number(tau, "tau"),
-        saturation_eps=_number(saturation_eps, "saturation_eps"),
+        zero_tolerance=number(zero_tolerance, "zero_tolerance"),
+        tau=number(tau, "tau"),
+        saturation_eps=number(saturation_eps, "saturation_eps"),
         input=_choice(_STATS_INPUTS, input, "input"),
         histogram=_choice(_STATS_HISTOGRAMS, histogram, "histogram"),
         sums=bool(sums),
-        first_sample=_integer(first_sample, "first_sample", 64),
+        first_sample=integer(first_sample, "first_sample", 64),
     )
     if dead_after_samples is not None:
-        options.dead_after_samples = _integer(dead_after_samples, "dead_after_samples", 64)
+        options.dead_after_samples = integer(dead_after_samples, "dead_after_samples", 64)
     if isinstance(neuron_axis, (list, tuple)):
         if not neuron_axis:
             raise InvalidRequest("neuron_axis is empty, and must name at least one axis", field="neuron_axis")
-        options.neuron_axes.extend(_integer(axis, "neuron_axis") for axis in neuron_axis)
+        options.neuron_axes.extend(integer(axis, "neuron_axis") for axis in neuron_axis)
     else:
-        options.neuron_axis = _integer(neuron_axis, "neuron_axis")
+        options.neuron_axis = integer(neuron_axis, "neuron_axis")
     return _question(name, compute_pb2.MODE_NEURON_STATS, how, neuron_stats=options)
 
 
@@ -447,7 +449,7 @@ _ABOVE = "abs>"
 def _fired(fired: Any, eps: Any) -> tuple[str, float]:
     """The rule, and its bound: fired="abs>eps" with eps=1e-3 may be said in one, "abs>1e-3"."""
     rule = text(fired, "fired").replace(" ", "")
-    bound = None if eps is None else _number(eps, "eps")
+    bound = None if eps is None else number(eps, "eps")
     if rule == "abs>eps":
         if bound is None:
             raise InvalidRequest('fired "abs>eps" needs eps', field="eps")

@@ -14,6 +14,7 @@ from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
+from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
     Assembly,
@@ -26,6 +27,7 @@ from actserve_client._session import (
 )
 from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
+from actserve_client.monitor import AsyncMonitor, OnAlert
 from actserve_client.options import Retry, Tls
 
 T = TypeVar("T")
@@ -391,6 +393,52 @@ class AsyncClient:
                 if assembly.feed(raw):
                     return answer(assembly)
         raise assembly.incomplete()
+
+    # ---- monitoring -------------------------------------------------------------------------------------------------
+
+    def monitor(
+        self,
+        activation: str = "identity",
+        *,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        alerts: Mapping[str, float] | None = None,
+        on_alert: OnAlert | None = None,
+        alert_every_samples: int = 0,
+        snapshot_every_samples: int = 0,
+        resume: Mapping[str, bytes] | None = None,
+        name: str = "",
+        max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
+        reconnect_s: float = 60.0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> AsyncMonitor:
+        """Watch the neurons of layers, over as many batches as come; see `Client.monitor`. An async context manager."""
+        core = Monitoring(
+            activation,
+            {
+                **options,
+                "alerts": alerts,
+                "alert_every_samples": alert_every_samples,
+                "snapshot_every_samples": snapshot_every_samples,
+            },
+            layers=layers,
+            states=resume,
+            name=name,
+            max_unacknowledged_bytes=max_unacknowledged_bytes,
+        )
+
+        async def start(requests: AsyncIterator[bytes]) -> Any:
+            stream: Any = (await self._open()).stream_stream(_channel.MONITOR)
+            return stream(requests, metadata=self._metadata)
+
+        return AsyncMonitor(
+            start,
+            core,
+            retry=self._retry,
+            reconnect_s=reconnect_s,
+            timeout=self._seconds(timeout),
+            on_alert=on_alert,
+        )
 
     # ---- the catalogue and the server -------------------------------------------------------------------------------
 

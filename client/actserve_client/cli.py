@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from actserve import penalties
 
-from actserve_client import _files, records
+from actserve_client import _files, _following, records
 from actserve_client._session import Nonfinite, Summary
 from actserve_client.client import Client
 from actserve_client.errors import ActserveError, InvalidRequest
@@ -33,6 +33,7 @@ _PACKAGES = {
 }
 """What to install when one of them is missing."""
 
+_LONGEST_INTERVAL_S = 86_400.0
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -121,8 +122,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(penalty)
 
-    stats = _command(commands, "stats", _stats, "dead-neuron statistics")
-    _add_subject(stats)
+    stats = _command(commands, "stats", _stats, "dead-neuron statistics, of a file or of what a server monitors")
+    _add_subject(stats, optional=True)
+    _add_watch(stats)
     stats.add_argument("--threshold", type=float, default=0.1, help="inactive fraction from which on it is dead [0.1]")
     stats.add_argument("--neuron-axis", type=int, default=-1, help="the axis of the neurons [-1]")
     _add_json(stats)
@@ -163,9 +165,10 @@ def _command(
     return parser
 
 
-def _add_subject(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the activation")
-    parser.add_argument("input", metavar="IN.npy", help=f"{', '.join(_FLOATS)}; - for the standard input")
+def _add_subject(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    how_many: dict[str, Any] = {"nargs": "?"} if optional else {}
+    parser.add_argument("name", metavar="NAME", help="the activation", **how_many)
+    parser.add_argument("input", metavar="IN.npy", help=f"{', '.join(_FLOATS)}; - for the standard input", **how_many)
     parser.add_argument(
         "--dtype", choices=("bfloat16",), help="what the files hold, as .npy has no bfloat16 but raw bytes"
     )
@@ -175,6 +178,16 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nonfinite", choices=("propagate", "reject"), default="propagate", help="at NaN and infinities [propagate]"
     )
+
+
+def _add_watch(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--watch",
+        metavar="HOST:PORT",
+        help="instead of a file, follow the monitors of the server whose --metrics-address this is, until interrupted",
+    )
+    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks [2]")
+    parser.add_argument("--count", type=int, metavar="N", help="look so many times, and end")
 
 
 def _add_variant(parser: argparse.ArgumentParser) -> None:
@@ -377,6 +390,11 @@ def _own_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _stats(options: argparse.Namespace) -> None:
+    if options.watch:
+        _watch(options)
+        return
+    if options.name is None or options.input is None:
+        raise InvalidRequest("stats needs NAME and IN.npy, or --watch HOST:PORT", field="name")
     x = _read(options, options.input)
     with Client(options.server) as client, _progress(options.name, x) as progress:
         stats = client.neuron_stats(
@@ -417,6 +435,18 @@ def _stats(options: argparse.Namespace) -> None:
         ],
         title=f"{stats.activation} over {options.input}",
     )
+
+
+def _watch(options: argparse.Namespace) -> None:
+    if options.name is not None:
+        raise InvalidRequest("--watch takes no NAME and no IN.npy", field="watch")
+    if not 0 < options.interval <= _LONGEST_INTERVAL_S:
+        raise InvalidRequest(
+            f"--interval is {options.interval:g}, and must be in (0, {_LONGEST_INTERVAL_S:g}]", field="interval"
+        )
+    if options.count is not None and options.count < 1:
+        raise InvalidRequest(f"--count is {options.count}, and must be at least 1", field="count")
+    _following.follow(options.watch, interval_s=options.interval, count=options.count, as_json=options.json)
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _channel, _session, records
+from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
     Assembly,
@@ -25,6 +26,7 @@ from actserve_client._session import (
 )
 from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
+from actserve_client.monitor import Monitor, OnAlert
 from actserve_client.options import Retry, Tls
 
 T = TypeVar("T")
@@ -482,6 +484,69 @@ class Client:
                 if assembly.feed(raw):
                     return answer(assembly)
         raise assembly.incomplete()
+
+    # ---- monitoring -------------------------------------------------------------------------------------------------
+
+    def monitor(
+        self,
+        activation: str = "identity",
+        *,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        alerts: Mapping[str, float] | None = None,
+        on_alert: OnAlert | None = None,
+        alert_every_samples: int = 0,
+        snapshot_every_samples: int = 0,
+        resume: Mapping[str, bytes] | None = None,
+        name: str = "",
+        max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
+        reconnect_s: float = 60.0,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Monitor:
+        """Watch the neurons of layers, over as many batches as come: statistics, snapshots and alerts.
+
+        >>> with client.monitor("relu", alerts={"dead_fraction": 0.5}) as monitor:
+        ...     monitor.observe("encoder.0", np.array([[0.0, 2.0], [0.0, 4.0]]))
+        ...     monitor.report()["encoder.0"].dead_fraction
+        0.5
+
+        `activation`                what the layers' activation is; with "identity" nothing is known of saturation
+        `layers`                    options of single layers, by name: `{"head": {"activation": "gelu", "tau": 0.1}}`
+        `alerts`                    thresholds: "dead_fraction", "dormant_fraction", "saturated_fraction", "nan_count"
+        `on_alert`                  is called with each `Alert`, which `Monitor.alerts` keeps too
+        `alert_every_samples`       how many samples come between two looks at the thresholds (0: any batch is looked at)
+        `snapshot_every_samples`    a snapshot after so many samples of a layer, beside those that keep memory bounded
+        `resume`                    the states of an earlier monitor's `snapshot`, to go on from
+        `name`                      is shown beside the layers in the server's gauges
+        `max_unacknowledged_bytes`  what is kept until a snapshot holds it; `observe` waits where it would be more
+        `reconnect_s`               for how long another server is looked for at the address, once one is lost
+
+        All other keywords are options of `neuron_stats`, or the activation's parameters; `input` is "post" unless it is said:
+        batches hold activations. docs/monitoring.md has more. Mistakes in options raise InvalidRequest here, or what the server
+        finds wrong with them at the next call.
+        """
+        core = Monitoring(
+            activation,
+            {
+                **options,
+                "alerts": alerts,
+                "alert_every_samples": alert_every_samples,
+                "snapshot_every_samples": snapshot_every_samples,
+            },
+            layers=layers,
+            states=resume,
+            name=name,
+            max_unacknowledged_bytes=max_unacknowledged_bytes,
+        )
+        call: Any = self._channel.stream_stream(_channel.MONITOR)
+        return Monitor(
+            lambda requests: call(requests, metadata=self._metadata),
+            core,
+            retry=self._retry,
+            reconnect_s=reconnect_s,
+            timeout=self._seconds(timeout),
+            on_alert=on_alert,
+        )
 
     # ---- the catalogue and the server -------------------------------------------------------------------------------
 

@@ -138,11 +138,13 @@ def _argument(field: str) -> str:
     arguments = {
         "header.activation": "name",
         "data": "x",
+        "batch.shape": "x",
         "header.inputs[0].shape": "x",
         "header.inputs[0].data_type": "x",
         "header.inputs[1].shape": "upstream",
         "header.inputs[1].data_type": "upstream",
     }
+    field = field.removeprefix("layer.")
     if field.startswith("header.parameters['") and field.endswith("']"):
         return field[len("header.parameters['") : -2]
     if field.startswith("header.regularization.parameters['") and field.endswith("']"):

@@ -115,6 +115,19 @@ class Activation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Alert:
+    """A monitored layer's figure has reached its threshold, having been below before."""
+
+    layer: str
+    figure: str
+    """"dead_fraction", "dormant_fraction", "saturated_fraction" or "nan_count"."""
+    value: float
+    threshold: float
+    samples: int
+    """How many samples the layer had seen by then."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ServerInfo:
     """A server's version and limits; sizes are in bytes."""
 
@@ -211,4 +224,4 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
     )
 
 
-__all__ = ["Activation", "Library", "Parameter", "ServerInfo", "Traits", "Value"]
+__all__ = ["Activation", "Alert", "Library", "Parameter", "ServerInfo", "Traits", "Value"]

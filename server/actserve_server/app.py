@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 from concurrent import futures
+from typing import TYPE_CHECKING
 
 import grpc
 from actserve import wire
@@ -20,7 +21,11 @@ from actserve_server.engine.plan import Limits
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
+from actserve_server.monitoring import Monitors
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
+
+if TYPE_CHECKING:
+    from actserve_server.metrics import Endpoint
 
 log = logging.getLogger("actserve.server")
 
@@ -65,12 +70,16 @@ class Server:
             interceptors=[CallInterceptor()],
             options=_channel_options(config),
         )
-        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team)
+        self._monitors = Monitors()
+        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors)
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.addresses = tuple(self._listen(address) for address in config.addresses)
+        self._metrics = self._endpoint(config.metrics_address)
+        self.metrics_address = self._metrics.address if self._metrics else ""
+        """Where the gauges are, with the port that was found; empty when there are none."""
 
     def _listen(self, address: str) -> str:
         try:
@@ -81,12 +90,25 @@ class Server:
             raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
+    def _endpoint(self, address: str) -> Endpoint | None:
+        if not address:
+            return None
+        # Only who wants gauges pays for the start of the package that makes them.
+        from actserve_server.metrics import Endpoint
+
+        return Endpoint(address, self._monitors.watched)
+
     def start(self) -> None:
         """Begin to serve."""
         _tune_allocator()
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving", extra={"addresses": self.addresses, "version": __version__})
+        if self._metrics:
+            self._metrics.start()
+        log.info(
+            "serving",
+            extra={"addresses": self.addresses, "metrics_address": self.metrics_address, "version": __version__},
+        )
 
     def stop(self, grace_s: float | None = None) -> None:
         """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
@@ -94,7 +116,10 @@ class Server:
         log.info("draining", extra={"grace_s": grace_s})
         self._gate.draining = True
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._monitors.drain()
         self._server.stop(grace_s).wait()
+        if self._metrics:
+            self._metrics.stop()
         self._health_threads.shutdown()
         self._team.close()
         compiler.close()

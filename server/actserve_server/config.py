@@ -88,6 +88,9 @@ class Config:
     cache_dir: str = _setting(
         "", "Where compiled kernels are kept. Empty: $XDG_CACHE_HOME/actserve or ~/.cache/actserve."
     )
+    metrics_address: str = _setting(
+        "", "Where Prometheus finds the gauges of monitored layers: HOST:PORT (port 0: any free one). Empty: nowhere."
+    )
     log_level: str = _setting("info", "The least level logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
         "auto",
@@ -106,6 +109,8 @@ class Config:
             raise ConfigError(f"--address: {self.address!r} names no address, or an empty one")
         for address in self.addresses:
             _check_address(address)
+        if self.metrics_address and not _is_host_and_port(self.metrics_address):
+            raise ConfigError(f"--metrics-address: {self.metrics_address!r} is not HOST:PORT")
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -129,9 +134,13 @@ def _check_address(address: str) -> None:
         if len(os.fsencode(address.removeprefix("unix:"))) > 107:
             raise ConfigError(f"--address: {address!r} is longer than the 107 bytes that a Unix socket's path may have")
         return
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
+    if not _is_host_and_port(address):
         raise ConfigError(f"--address: {address!r} is neither HOST:PORT nor unix:PATH")
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, colon, port = address.rpartition(":")
+    return bool(colon and host and port.isdecimal() and int(port) <= 65_535)
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1 << 40}

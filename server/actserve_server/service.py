@@ -36,6 +36,7 @@ from actserve_server.errors import (
     UnknownActivation,
 )
 from actserve_server.kernels.threads import Team
+from actserve_server.monitoring import Monitors, MonitorStream
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -74,11 +75,14 @@ class Gate:
 class Servicer:
     """The methods of actserve.v1.ActivationService, as functions of bytes."""
 
-    def __init__(self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo, team: Team) -> None:
+    def __init__(
+        self, limits: Limits, gate: Gate, info: service_pb2.ServerInfo, team: Team, monitors: Monitors
+    ) -> None:
         self._limits = limits
         self._gate = gate
         self._info = info
         self._team = team
+        self._monitors = monitors
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods, for a gRPC server."""
@@ -88,6 +92,7 @@ class Servicer:
                 "Compute": grpc.unary_stream_rpc_method_handler(self.compute),
                 "ComputeStream": grpc.stream_stream_rpc_method_handler(self.compute_stream),
                 "MergeStats": grpc.stream_stream_rpc_method_handler(self.merge_stats),
+                "Monitor": grpc.stream_stream_rpc_method_handler(self.monitor),
                 "ListActivations": _unary(service_pb2.ListActivationsRequest, self.list_activations),
                 "GetActivation": _unary(service_pb2.GetActivationRequest, self.get_activation),
                 "GetServerInfo": _unary(service_pb2.GetServerInfoRequest, self.get_server_info),
@@ -196,6 +201,12 @@ class Servicer:
                 )
         if number is not None:
             yield number, bytes(gathered)
+
+    def monitor(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        """Neuron health over named layers and batches, for as long as the caller likes or until the server drains."""
+        stream = MonitorStream(self._limits, self._team)
+        with self._gate, self._monitors.opened(stream, context):
+            yield from stream.responses(raws)
 
     def list_activations(self, request: service_pb2.ListActivationsRequest) -> service_pb2.ListActivationsResponse:
         """A page of the catalogue; the token is the name after which the page begins."""

@@ -24,32 +24,33 @@ _sym_db = _symbol_database.Default()
 
 from actserve.v1 import catalogue_pb2 as actserve_dot_v1_dot_catalogue__pb2
 from actserve.v1 import compute_pb2 as actserve_dot_v1_dot_compute__pb2
+from actserve.v1 import monitor_pb2 as actserve_dot_v1_dot_monitor__pb2
 from actserve.v1 import tensor_pb2 as actserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/service.proto\x12\x0b\x61\x63tserve.v1\x1a\x1b\x61\x63tserve/v1/catalogue.proto\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x18\x61\x63tserve/v1/tensor.proto\"1\n\x11MergeStatsRequest\x12\r\n\x05state\x18\x01 \x01(\x03\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\"?\n\x16ListActivationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListActivationsResponse\x12,\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x17.actserve.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetActivationResponse\x12+\n\nactivation\x18\x01 \x01(\x0b\x32\x17.actserve.v1.Activation\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.actserve.v1.ServerInfo\"\xca\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\ndata_types\x18\x02 \x03(\x0e\x32\x15.actserve.v1.DataType\x12 \n\x05modes\x18\x03 \x03(\x0e\x32\x11.actserve.v1.Mode\x12\x19\n\x11max_request_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\x03\x12\x18\n\x10max_tensor_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_slice_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emax_lead_bytes\x18\x08 \x01(\x03\x12\x16\n\x0emax_dimensions\x18\t \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\n \x01(\x05\x12.\n\x0cregularizers\x18\x0b \x03(\x0e\x32\x18.actserve.v1.Regularizer2\x8f\x04\n\x11\x41\x63tivationService\x12\x46\n\x07\x43ompute\x12\x1b.actserve.v1.ComputeRequest\x1a\x1c.actserve.v1.ComputeResponse0\x01\x12T\n\rComputeStream\x12!.actserve.v1.ComputeStreamRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12N\n\nMergeStats\x12\x1e.actserve.v1.MergeStatsRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12\\\n\x0fListActivations\x12#.actserve.v1.ListActivationsRequest\x1a$.actserve.v1.ListActivationsResponse\x12V\n\rGetActivation\x12!.actserve.v1.GetActivationRequest\x1a\".actserve.v1.GetActivationResponse\x12V\n\rGetServerInfo\x12!.actserve.v1.GetServerInfoRequest\x1a\".actserve.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/service.proto\x12\x0b\x61\x63tserve.v1\x1a\x1b\x61\x63tserve/v1/catalogue.proto\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x19\x61\x63tserve/v1/monitor.proto\x1a\x18\x61\x63tserve/v1/tensor.proto\"1\n\x11MergeStatsRequest\x12\r\n\x05state\x18\x01 \x01(\x03\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\"?\n\x16ListActivationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListActivationsResponse\x12,\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x17.actserve.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetActivationResponse\x12+\n\nactivation\x18\x01 \x01(\x0b\x32\x17.actserve.v1.Activation\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.actserve.v1.ServerInfo\"\xca\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\ndata_types\x18\x02 \x03(\x0e\x32\x15.actserve.v1.DataType\x12 \n\x05modes\x18\x03 \x03(\x0e\x32\x11.actserve.v1.Mode\x12\x19\n\x11max_request_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\x03\x12\x18\n\x10max_tensor_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_slice_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emax_lead_bytes\x18\x08 \x01(\x03\x12\x16\n\x0emax_dimensions\x18\t \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\n \x01(\x05\x12.\n\x0cregularizers\x18\x0b \x03(\x0e\x32\x18.actserve.v1.Regularizer2\xd9\x04\n\x11\x41\x63tivationService\x12\x46\n\x07\x43ompute\x12\x1b.actserve.v1.ComputeRequest\x1a\x1c.actserve.v1.ComputeResponse0\x01\x12T\n\rComputeStream\x12!.actserve.v1.ComputeStreamRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12N\n\nMergeStats\x12\x1e.actserve.v1.MergeStatsRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12H\n\x07Monitor\x12\x1b.actserve.v1.MonitorRequest\x1a\x1c.actserve.v1.MonitorResponse(\x01\x30\x01\x12\\\n\x0fListActivations\x12#.actserve.v1.ListActivationsRequest\x1a$.actserve.v1.ListActivationsResponse\x12V\n\rGetActivation\x12!.actserve.v1.GetActivationRequest\x1a\".actserve.v1.GetActivationResponse\x12V\n\rGetServerInfo\x12!.actserve.v1.GetServerInfoRequest\x1a\".actserve.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'actserve.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MERGESTATSREQUEST']._serialized_start=124
-  _globals['_MERGESTATSREQUEST']._serialized_end=173
-  _globals['_LISTACTIVATIONSREQUEST']._serialized_start=175
-  _globals['_LISTACTIVATIONSREQUEST']._serialized_end=238
-  _globals['_LISTACTIVATIONSRESPONSE']._serialized_start=240
-  _globals['_LISTACTIVATIONSRESPONSE']._serialized_end=336
-  _globals['_GETACTIVATIONREQUEST']._serialized_start=338
-  _globals['_GETACTIVATIONREQUEST']._serialized_end=374
-  _globals['_GETACTIVATIONRESPONSE']._serialized_start=376
-  _globals['_GETACTIVATIONRESPONSE']._serialized_end=444
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=446
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=468
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=470
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=534
-  _globals['_SERVERINFO']._serialized_start=537
-  _globals['_SERVERINFO']._serialized_end=867
-  _globals['_ACTIVATIONSERVICE']._serialized_start=870
-  _globals['_ACTIVATIONSERVICE']._serialized_end=1397
+  _globals['_MERGESTATSREQUEST']._serialized_start=151
+  _globals['_MERGESTATSREQUEST']._serialized_end=200
+  _globals['_LISTACTIVATIONSREQUEST']._serialized_start=202
+  _globals['_LISTACTIVATIONSREQUEST']._serialized_end=265
+  _globals['_LISTACTIVATIONSRESPONSE']._serialized_start=267
+  _globals['_LISTACTIVATIONSRESPONSE']._serialized_end=363
+  _globals['_GETACTIVATIONREQUEST']._serialized_start=365
+  _globals['_GETACTIVATIONREQUEST']._serialized_end=401
+  _globals['_GETACTIVATIONRESPONSE']._serialized_start=403
+  _globals['_GETACTIVATIONRESPONSE']._serialized_end=471
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=473
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=495
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=497
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=561
+  _globals['_SERVERINFO']._serialized_start=564
+  _globals['_SERVERINFO']._serialized_end=894
+  _globals['_ACTIVATIONSERVICE']._serialized_start=897
+  _globals['_ACTIVATIONSERVICE']._serialized_end=1498
 # @@protoc_insertion_point(module_scope)

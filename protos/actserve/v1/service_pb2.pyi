@@ -1,5 +1,6 @@
 from actserve.v1 import catalogue_pb2 as _catalogue_pb2
 from actserve.v1 import compute_pb2 as _compute_pb2
+from actserve.v1 import monitor_pb2 as _monitor_pb2
 from actserve.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor

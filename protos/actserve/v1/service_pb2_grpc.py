@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from actserve.v1 import compute_pb2 as actserve_dot_v1_dot_compute__pb2
+from actserve.v1 import monitor_pb2 as actserve_dot_v1_dot_monitor__pb2
 from actserve.v1 import service_pb2 as actserve_dot_v1_dot_service__pb2
 
 GRPC_GENERATED_VERSION = '1.74.0'
@@ -55,6 +56,11 @@ class ActivationServiceStub(object):
                 request_serializer=actserve_dot_v1_dot_service__pb2.MergeStatsRequest.SerializeToString,
                 response_deserializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
                 _registered_method=True)
+        self.Monitor = channel.stream_stream(
+                '/actserve.v1.ActivationService/Monitor',
+                request_serializer=actserve_dot_v1_dot_monitor__pb2.MonitorRequest.SerializeToString,
+                response_deserializer=actserve_dot_v1_dot_monitor__pb2.MonitorResponse.FromString,
+                _registered_method=True)
         self.ListActivations = channel.unary_unary(
                 '/actserve.v1.ActivationService/ListActivations',
                 request_serializer=actserve_dot_v1_dot_service__pb2.ListActivationsRequest.SerializeToString,
@@ -102,6 +108,13 @@ class ActivationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Monitor(self, request_iterator, context):
+        """Watches the neurons of named layers over batches as they come: snapshots, alerts, and a state that outlives the server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListActivations(self, request, context):
         """Lists the activations, by name.
         """
@@ -140,6 +153,11 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.MergeStats,
                     request_deserializer=actserve_dot_v1_dot_service__pb2.MergeStatsRequest.FromString,
                     response_serializer=actserve_dot_v1_dot_compute__pb2.ComputeResponse.SerializeToString,
+            ),
+            'Monitor': grpc.stream_stream_rpc_method_handler(
+                    servicer.Monitor,
+                    request_deserializer=actserve_dot_v1_dot_monitor__pb2.MonitorRequest.FromString,
+                    response_serializer=actserve_dot_v1_dot_monitor__pb2.MonitorResponse.SerializeToString,
             ),
             'ListActivations': grpc.unary_unary_rpc_method_handler(
                     servicer.ListActivations,
@@ -243,6 +261,33 @@ class ActivationService(object):
             '/actserve.v1.ActivationService/MergeStats',
             actserve_dot_v1_dot_service__pb2.MergeStatsRequest.SerializeToString,
             actserve_dot_v1_dot_compute__pb2.ComputeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Monitor(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/actserve.v1.ActivationService/Monitor',
+            actserve_dot_v1_dot_monitor__pb2.MonitorRequest.SerializeToString,
+            actserve_dot_v1_dot_monitor__pb2.MonitorResponse.FromString,
             options,
             channel_credentials,
             insecure,

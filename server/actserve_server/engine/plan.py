@@ -169,6 +169,11 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
     )
 
 
+def check_name(job: Job) -> str:
+    """The canonical name of a job's activation, before its inputs are known. Raises UnknownActivation and InvalidOption."""
+    return _record(job)[0].name
+
+
 def _is_after(mode: Mode) -> bool:
     """Whether x holds activations already, so that nothing is computed along an axis."""
     return isinstance(mode, NeuronStatistics) and mode.after

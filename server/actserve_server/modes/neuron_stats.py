@@ -66,7 +66,7 @@ class NeuronStatistics:
 
     def check(self, subject: Subject, *, upstream: bool, open_ended: bool) -> None:
         """Options within their bounds; the neuron axes within the shape, and of lengths known beforehand."""
-        options = self._options(subject, Slopes("none"))
+        options = self.options_of(subject.accuracy, Slopes("none"))
         if not 0 <= self.first_sample <= _LARGEST_SAMPLE:
             raise InvalidOption(
                 f"first_sample is {self.first_sample}, and must be in [0, 2^62]",
@@ -111,9 +111,10 @@ class NeuronStatistics:
         """The same, holding at most so many bytes of state."""
         return dataclasses.replace(self, max_bytes=max_bytes)
 
-    def _options(self, subject: Subject, known: Slopes) -> NeuronOptions:
+    def options_of(self, accuracy: str, known: Slopes) -> NeuronOptions:
+        """The options of the state. Raises InvalidOption for a value that is not allowed."""
         try:
-            return NeuronOptions(**{**self.options, "slopes": known.known, "accuracy": subject.accuracy})  # type: ignore[arg-type]
+            return NeuronOptions(**{**self.options, "slopes": known.known, "accuracy": accuracy})  # type: ignore[arg-type]
         except StateError as error:
             name = str(error).partition(" ")[0]
             raise InvalidOption(
@@ -136,7 +137,9 @@ class NeuronStatistics:
         assert isinstance(epsilon, float)
         known = slopes(subject, epsilon, after=self.after)
         dtype = wide_enough(subject.dtype)
-        return NeuronTally(self._options(subject, known), self.layout(subject), dtype, known, subject.team), known
+        return NeuronTally(
+            self.options_of(subject.accuracy, known), self.layout(subject), dtype, known, subject.team
+        ), known
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """Arrays with an element a neuron, and the state."""
@@ -192,32 +195,38 @@ def summary(stats: NeuronStats) -> NeuronSummary:
     )
 
 
-class _Stage:
-    """The tally so far."""
+class Gathering:
+    """Feeds the blocks of one tensor to a tally, of which other tensors may have filled the first `begin` elements."""
 
-    def __init__(self, mode: NeuronStatistics, subject: Subject, counts: Counts) -> None:
+    def __init__(
+        self,
+        mode: NeuronStatistics,
+        subject: Subject,
+        tally: NeuronTally,
+        known: Slopes,
+        counts: Counts | None = None,
+        begin: int = 0,
+    ) -> None:
         self._mode = mode
-        self._subject = subject
-        self._nonfinite = counts
+        self._tally = tally
+        self._counts = counts
+        self._begin = begin
         self._read = readable(subject)
         self._forward = None if mode.after else evaluate(subject, "forward")
-        self._tally, known = mode.tally(subject)
         self._slope = evaluate(subject, "derivative") if known.computed else None
-        self._stats: NeuronStats | None = None
 
-    def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
-        """Take in a block."""
-        (x,) = inputs
+    def block(self, first: int, x: Array) -> None:
+        """Take in the block of x that begins at its element `first`. Raises LimitExceeded when histograms grow too large."""
         if self._forward is None:
-            self._nonfinite.add(first, x)
-            self._tally.add(self._read(x), None, None, first)
+            self._count(first, x)
+            self._tally.add(self._read(x), None, None, self._begin + first)
             self._mode.check_histograms(self._tally)
-            return iter(())
+            return
         for at, piece in self._forward(first, x):
-            self._nonfinite.add(at, piece)
+            self._count(at, piece)
             a = self._read(piece)
             if self._tally.options.slopes == "none":
-                self._tally.add(a, None, None, at)
+                self._tally.add(a, None, None, self._begin + at)
                 continue
             # Elementwise: f(x) has its elements where x has them.
             part = x[at - first : at - first + piece.size]
@@ -225,8 +234,28 @@ class _Stage:
             if self._slope is not None:
                 ((_, slope),) = self._slope(at, part)
                 found = self._read(slope)
-            self._tally.add(a, self._read(part), found, at)
+            self._tally.add(a, self._read(part), found, self._begin + at)
         self._mode.check_histograms(self._tally)
+
+    def _count(self, first: int, a: Array) -> None:
+        if self._counts is not None:
+            self._counts.add(first, a)
+
+
+class _Stage:
+    """The tally so far."""
+
+    def __init__(self, mode: NeuronStatistics, subject: Subject, counts: Counts) -> None:
+        self._mode = mode
+        self._subject = subject
+        self._tally, known = mode.tally(subject)
+        self._gathering = Gathering(mode, subject, self._tally, known, counts)
+        self._stats: NeuronStats | None = None
+
+    def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
+        """Take in a block."""
+        (x,) = inputs
+        self._gathering.block(first, x)
         return iter(())
 
     def finish(self, rows: int | None) -> Iterator[Piece]:
@@ -241,4 +270,4 @@ class _Stage:
         return summary(self._stats)
 
 
-__all__ = ["RESULTS", "NeuronStatistics", "pieces", "state_parameters", "summary"]
+__all__ = ["RESULTS", "Gathering", "NeuronStatistics", "pieces", "state_parameters", "summary"]

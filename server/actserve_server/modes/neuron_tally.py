@@ -153,6 +153,16 @@ class NeuronTally:
         """How many bytes the histograms of neurons take, which grows with what is seen."""
         return 0 if self._table is None else self._table.nbytes
 
+    @property
+    def elements(self) -> int:
+        """How many elements were added."""
+        return self._elements
+
+    @property
+    def layout(self) -> Layout:
+        """Where the neurons are."""
+        return self._layout
+
     def _make_room(self, size: int) -> None:
         """Make the table of histograms large enough for as many new bins as there are elements to come."""
         assert self._table is not None

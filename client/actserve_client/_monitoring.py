@@ -1,0 +1,379 @@
+"""What a monitor thinks, without any I/O: batches to messages, snapshots and alerts from messages, and how to go on elsewhere.
+
+The owner sends what it is given, in order, hands in what comes back, and holds a lock around every call. What has not been
+acknowledged by a snapshot is kept as the messages that carry it: on a new stream `resume` gives them again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from actserve import wire
+from actserve.stats import NeuronStats, StateError
+from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
+
+from actserve_client import _session
+from actserve_client._session import CHUNK_BYTES
+from actserve_client.errors import ActserveError, InvalidRequest, ServerError, from_status
+from actserve_client.records import Alert
+
+_FIGURES = {
+    monitor_pb2.MONITOR_FIGURE_DEAD_FRACTION: "dead_fraction",
+    monitor_pb2.MONITOR_FIGURE_DORMANT_FRACTION: "dormant_fraction",
+    monitor_pb2.MONITOR_FIGURE_SATURATED_FRACTION: "saturated_fraction",
+    monitor_pb2.MONITOR_FIGURE_NAN_COUNT: "nan_count",
+}
+
+MAX_UNACKNOWLEDGED_BYTES = 64 << 20
+"""How much is kept by default until a snapshot holds it."""
+
+_KEPT_BESIDE_BYTES = 512
+"""About what a batch costs beside its bytes."""
+
+_HOW = {"axis": None, "accuracy": "exact", "preset": None, "nonfinite": "propagate", "parameters": None}
+_STATS: dict[str, Any] = {
+    "threshold": 0.1,
+    "neuron_axis": -1,
+    "first_sample": 0,
+    "fired": "positive",
+    "eps": None,
+    "zero_tolerance": 0.0,
+    "tau": 0.0,
+    "saturation_eps": 1e-3,
+    "dead_after_samples": None,
+    # What a layer gives is what is at hand where layers are watched.
+    "input": "post",
+    "histogram": None,
+    "sums": True,
+}
+_ALERTS = {"alerts": None, "alert_every_samples": 0, "snapshot_every_samples": 0}
+
+
+@dataclasses.dataclass(slots=True)
+class _Layer:
+    """A layer as it was declared, and what its batches have in common."""
+
+    message: monitor_pb2.MonitorLayer
+    neuron_axes: tuple[int, ...]
+    dtype: np.dtype[Any] | None = None
+    widths: tuple[int, ...] | None = None
+    refused: ActserveError | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch, or a request for a snapshot, that no snapshot holds yet."""
+
+    number: int
+    layer: str
+    frames: list[bytes]
+    kept_bytes: int
+
+
+class Monitoring:
+    """The state of a monitor at the caller's end.
+
+    `options` are those of layers that are not declared by themselves; `states` are those of an earlier monitor's snapshot.
+    """
+
+    def __init__(
+        self,
+        activation: str,
+        options: Mapping[str, Any],
+        *,
+        layers: Mapping[str, Mapping[str, Any]] | None = None,
+        states: Mapping[str, bytes] | None = None,
+        name: str = "",
+        max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
+    ) -> None:
+        self._name = _session.text(name, "name")
+        self._max_bytes = _session.integer(max_unacknowledged_bytes, "max_unacknowledged_bytes", 64)
+        if self._max_bytes < 1:
+            raise InvalidRequest(
+                f"max_unacknowledged_bytes is {self._max_bytes}, and must be at least 1",
+                field="max_unacknowledged_bytes",
+            )
+        self._activation = activation
+        self._options = dict(options)
+        self._declared("", activation, self._options)  # so that a mistake shows at once
+        self._layers: dict[str, _Layer] = {}
+        self._states = {_session.text(layer, "resume"): bytes(state) for layer, state in (states or {}).items()}
+        self._arriving: dict[str, bytearray] = {}
+        self._open: set[str] = set()
+        self._sent: deque[_Sent] = deque()
+        self._kept_bytes = 0
+        self._number = 0
+        self._asked = 0
+        self._through = 0
+        self._errors: deque[Exception] = deque()
+        self._alerted: dict[tuple[str, str], int] = {}
+        self.alerts: list[Alert] = []
+        """All alerts so far."""
+        self.failure: ActserveError | None = None
+        """What ended the monitor for good; set by the owner."""
+        for layer, own in (layers or {}).items():
+            self.declare(layer, None, own)
+
+    # ---- layers ----------------------------------------------------------------------------------------------------
+
+    def declare(self, layer: str, activation: str | None, options: Mapping[str, Any]) -> None:
+        """Say what a layer is, before its first batch."""
+        known = self._layers.get(_session.text(layer, "layer"))
+        if known is not None and known.dtype is not None and known.refused is None:
+            raise InvalidRequest(f"the layer {layer!r} has batches already, and can't be declared anew", field="layer")
+        given = {**self._options, **options}
+        own = given.pop("activation", self._activation)
+        self._layers[layer] = self._declared(layer, own if activation is None else activation, given)
+
+    def _declared(self, layer: str, activation: str, options: Mapping[str, Any]) -> _Layer:
+        given = dict(options)
+        known = {
+            names: {name: given.pop(name, default) for name, default in table.items()}
+            for names, table in (("how", _HOW), ("stats", _STATS), ("alerts", _ALERTS))
+        }
+        how = _session.How(**known["how"], keywords=given)
+        header = compute_pb2.JobHeader()
+        header.CopyFrom(_session.neuron_stats(activation, how, **known["stats"]).template)
+        header.chunk_bytes = 0
+        axes = known["stats"]["neuron_axis"]
+        message = monitor_pb2.MonitorLayer(
+            layer=layer,
+            header=header,
+            thresholds=_thresholds(known["alerts"]),
+            snapshot_every_samples=_count(known["alerts"], "snapshot_every_samples"),
+            monitor=self._name,
+        )
+        return _Layer(message, tuple(axes) if isinstance(axes, (list, tuple)) else (axes,))
+
+    def _begin(self, layer: str, number: int) -> Iterator[bytes]:
+        """The messages that begin a layer on the present stream, with the state that it goes on from."""
+        self._open.add(layer)
+        found, state = self._layers[layer], self._states.get(layer, b"")
+        message = monitor_pb2.MonitorLayer()
+        message.CopyFrom(found.message)
+        assert found.dtype is not None
+        message.header.inputs.append(tensor_pb2.TensorSpec(data_type=wire.data_type_of(found.dtype)))
+        message.state_bytes = len(state)
+        yield monitor_pb2.MonitorRequest(number=number, layer=message).SerializeToString()
+        yield from _chunks(number, memoryview(state))
+
+    # ---- batches ---------------------------------------------------------------------------------------------------
+
+    def observe(self, layer: str, x: Any) -> list[bytes]:
+        """The messages that send a batch; they are kept until a snapshot holds it."""
+        array = _session.as_array(x, "x")
+        if _session.text(layer, "layer") not in self._layers:
+            self.declare(layer, None, {})
+        found = self._layers[layer]
+        if found.refused is not None:
+            raise found.refused
+        widths = _widths(array.shape, found.neuron_axes)
+        dtype = array.dtype.newbyteorder("=")
+        if found.dtype is None:
+            found.dtype, found.widths = dtype, widths
+        if dtype != found.dtype:
+            raise InvalidRequest(
+                f"a batch of the layer {layer!r} is {dtype}, and the ones before it were {found.dtype}", field="x"
+            )
+        if widths is not None and found.widths is not None and widths != found.widths:
+            raise InvalidRequest(
+                f"a batch of the layer {layer!r} has the width {_words(widths)}, and the ones before it {_words(found.widths)}",
+                field="x",
+            )
+        frames: list[bytes] = []
+        if layer not in self._open:
+            frames.extend(self._begin(layer, self._number))
+        self._number += 1
+        batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
+        own = [monitor_pb2.MonitorRequest(number=self._number, batch=batch).SerializeToString()]
+        source = wire.ArraySource(array)
+        for begin in range(0, array.nbytes, CHUNK_BYTES):
+            own.append(_chunk(self._number, begin, source.read(begin, min(begin + CHUNK_BYTES, array.nbytes))))
+        self._keep(layer, own)
+        if self._kept_bytes > self._max_bytes // 2 and self._asked <= self._through:
+            # In good time, so that nobody has to wait when the bound is reached.
+            own = [*own, *self.ask()[1]]
+        return [*frames, *own]
+
+    def _keep(self, layer: str, frames: list[bytes]) -> None:
+        kept = _Sent(self._number, layer, frames, sum(map(len, frames)) + _KEPT_BESIDE_BYTES)
+        self._sent.append(kept)
+        self._kept_bytes += kept.kept_bytes
+
+    def has_room(self, size: int) -> bool:
+        """Whether a batch of so many bytes may be sent now, or only once a snapshot has come."""
+        return not self._sent or self._kept_bytes + size <= self._max_bytes
+
+    def make_room(self) -> list[bytes]:
+        """The messages to send before waiting for room."""
+        return [] if self._asked > self._through else self.ask()[1]
+
+    def ask(self) -> tuple[int, list[bytes]]:
+        """The message that asks for a snapshot, and its number, by which `has` tells that it came."""
+        self._number += 1
+        self._asked = self._number
+        request = monitor_pb2.MonitorRequest(number=self._number, snapshot=monitor_pb2.MonitorSnapshotRequest())
+        frames = [request.SerializeToString()]
+        self._keep("", frames)
+        return self._number, frames
+
+    def has(self, number: int) -> bool:
+        """Whether a snapshot holds all up to a number."""
+        return self._through >= number
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether a snapshot holds all that was sent."""
+        return not self._sent
+
+    # ---- what comes back -------------------------------------------------------------------------------------------
+
+    def receive(self, raw: bytes) -> list[Alert]:
+        """Take a response; gives the alerts that are new. Raises ServerError when it makes no sense."""
+        try:
+            message, data = wire.unframe(monitor_pb2.MonitorResponse, raw)
+        except wire.DecodeError:
+            raise ServerError("the server sent bytes that are no MonitorResponse") from None
+        match message.WhichOneof("frame"):
+            case "state":
+                self._take_state(message.state, data)
+            case "snapshot":
+                self._states.update({layer: bytes(state) for layer, state in self._arriving.items()})
+                self._arriving.clear()
+                self._through = max(self._through, message.snapshot.through)
+                while self._sent and self._sent[0].number <= self._through:
+                    self._kept_bytes -= self._sent.popleft().kept_bytes
+            case "alert":
+                return self._take_alert(message.number, message.alert)
+            case "failure":
+                self._take_failure(message.number, message.failure)
+            case frame:
+                raise ServerError(f"the server sent {frame or 'an unknown frame'} where none may be")
+        return []
+
+    def _take_state(self, part: monitor_pb2.MonitorState, data: memoryview) -> None:
+        arriving = self._arriving.setdefault(part.layer, bytearray())
+        if part.offset_bytes == 0:
+            arriving.clear()
+        if part.offset_bytes != len(arriving):
+            raise ServerError(f"the server sent a part of a state out of place: byte {part.offset_bytes}")
+        arriving += data
+
+    def _take_alert(self, number: int, alert: monitor_pb2.MonitorAlert) -> list[Alert]:
+        figure = _FIGURES.get(alert.figure, "unknown")
+        # A batch that was sent again to another server is nothing new.
+        if self._alerted.get((alert.layer, figure), 0) >= number:
+            return []
+        self._alerted[alert.layer, figure] = number
+        found = Alert(alert.layer, figure, alert.value, alert.threshold, alert.sample_count)
+        self.alerts.append(found)
+        return [found]
+
+    def _take_failure(self, number: int, failure: monitor_pb2.MonitorFailure) -> None:
+        error = from_status(failure.error)
+        layer = self._layers.get(failure.layer)
+        if failure.of_layer and layer is not None:
+            layer.refused = error
+            self._open.discard(failure.layer)
+            self._errors.append(error)
+            self._drop(lambda sent: sent.layer == failure.layer)
+        elif self._drop(lambda sent: sent.number == number):
+            self._errors.append(error)
+            others = failure.layer in self._states or any(sent.layer == failure.layer for sent in self._sent)
+            if layer is not None and not others:
+                layer.widths = None  # it was the first one, and has decided nothing
+
+    def _drop(self, which: Any) -> bool:
+        dropped = [sent for sent in self._sent if which(sent)]
+        self._sent = deque(sent for sent in self._sent if not which(sent))
+        self._kept_bytes -= sum(sent.kept_bytes for sent in dropped)
+        return bool(dropped)
+
+    def add_error(self, error: Exception) -> None:
+        """Keep an error for whoever calls next."""
+        self._errors.append(error)
+
+    def check(self) -> None:
+        """Raise what has gone wrong since the last call: once for a batch, always when the monitor is over."""
+        if self._errors:
+            raise self._errors.popleft()
+        if self.failure is not None:
+            raise self.failure
+
+    def resume(self) -> list[bytes]:
+        """The messages that begin a new stream: the layers with their last states, and all that no snapshot holds."""
+        self._arriving.clear()
+        self._open.clear()
+        frames: list[bytes] = []
+        for name, layer in self._layers.items():
+            if layer.dtype is not None and layer.refused is None:
+                frames.extend(self._begin(name, self._through))
+        for sent in self._sent:
+            frames.extend(sent.frames)
+        if self._sent and self._sent[-1].layer:
+            # What was sent twice need not be sent a third time.
+            frames.extend(self.ask()[1])
+        return frames
+
+    # ---- answers ---------------------------------------------------------------------------------------------------
+
+    def states(self) -> Mapping[str, bytes]:
+        """The states of the last snapshot."""
+        return MappingProxyType(dict(self._states))
+
+    def report(self) -> dict[str, NeuronStats]:
+        """The statistics of the last snapshot."""
+        try:
+            return {layer: NeuronStats.from_bytes(state) for layer, state in self._states.items()}
+        except StateError as error:
+            raise ServerError(f"the server sent a state that is none: {error}") from None
+
+
+def _thresholds(given: Mapping[str, Any]) -> monitor_pb2.MonitorThresholds:
+    message = monitor_pb2.MonitorThresholds(every_samples=_count(given, "alert_every_samples"))
+    wanted = given["alerts"] or {}
+    if not isinstance(wanted, Mapping) or not set(wanted) <= set(_FIGURES.values()):
+        raise InvalidRequest(
+            f"alerts is {wanted!r}, and must be a mapping of {', '.join(_FIGURES.values())} to thresholds",
+            field="alerts",
+        )
+    for name, value in wanted.items():
+        if name == "nan_count":
+            message.nan_count = _session.integer(value, name, 64)
+        else:
+            setattr(message, name, _session.number(value, name))
+    return message
+
+
+def _count(given: Mapping[str, Any], name: str) -> int:
+    return _session.integer(given[name], name, 64)
+
+
+def _widths(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The lengths of the neuron axes; None for axes outside the shape, which the server refuses in better words."""
+    lengths = shape or (1,)
+    if any(not -len(lengths) <= axis < len(lengths) for axis in axes):
+        return None
+    return tuple(lengths[axis] for axis in sorted(axis % len(lengths) for axis in axes))
+
+
+def _words(widths: tuple[int, ...]) -> str:
+    return "x".join(map(str, widths))
+
+
+def _chunk(number: int, offset: int, data: memoryview) -> bytes:
+    chunk = monitor_pb2.MonitorChunk(offset_bytes=offset)
+    return wire.frame(monitor_pb2.MonitorRequest(number=number, chunk=chunk), data)
+
+
+def _chunks(number: int, data: memoryview) -> Iterator[bytes]:
+    for begin in range(0, len(data), CHUNK_BYTES):
+        yield _chunk(number, begin, data[begin : begin + CHUNK_BYTES])
+
+
+__all__ = ["MAX_UNACKNOWLEDGED_BYTES", "Monitoring"]

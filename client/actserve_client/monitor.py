@@ -1,0 +1,477 @@
+"""The monitors of neuron health: `Monitor` blocks, `AsyncMonitor` awaits.
+
+Both carry bytes between `_monitoring.Monitoring` and a stream, and open another stream when one breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from actserve.stats import NeuronStats
+
+from actserve_client import _channel
+from actserve_client._monitoring import Monitoring
+from actserve_client.errors import ActserveError, DeadlineExceeded, InvalidRequest, ServerUnavailable
+from actserve_client.options import Retry
+from actserve_client.records import Alert
+
+OnAlert = Callable[[Alert], object]
+"""Called with each alert, from the thread that listens to the server."""
+
+_CLOSING_S = 5.0
+"""How long the end of a stream is waited for, once nothing more is to come of it."""
+
+
+class _Reconnecting:
+    """Decides whether another stream is opened, and after how long."""
+
+    def __init__(self, retry: Retry, reconnect_s: float) -> None:
+        if not reconnect_s >= 0:
+            raise InvalidRequest(f"reconnect_s is {reconnect_s}, and must be at least 0", field="reconnect_s")
+        self._retry = retry
+        self._limit_s = reconnect_s
+        self._failed = 0
+        self._since = 0.0
+
+    def succeeded(self) -> None:
+        """The server has answered."""
+        self._failed = 0
+
+    def pause_s(self, error: ActserveError) -> float:
+        """How long to wait before the next stream; raises the error when there is to be none."""
+        if not isinstance(error, ServerUnavailable):
+            raise error
+        if not self._failed:
+            self._since = time.monotonic()
+        elif time.monotonic() - self._since > self._limit_s:
+            raise error
+        self._failed += 1
+        return self._retry.pause_s(self._failed, error.retry_after_s)
+
+
+def _ended() -> ServerUnavailable:
+    return ServerUnavailable("the server ended the stream")
+
+
+def _reason(error: grpc.RpcError | grpc.aio.AioRpcError) -> ActserveError:
+    """Why a stream ended. A server that fails gives an id; without one it is gRPC that says so, of a connection that broke."""
+    found = _channel.error_of(error)
+    if error.code() is grpc.StatusCode.INTERNAL and not found.error_id:
+        return ServerUnavailable(str(found))
+    return found
+
+
+def _too_late(what: str) -> DeadlineExceeded:
+    return DeadlineExceeded(f"the timeout passed before {what}")
+
+
+def _size(x: Any) -> int:
+    return int(getattr(x, "nbytes", 0)) or int(np.asarray(x).nbytes)
+
+
+class Monitor:
+    """Watches the neurons of layers, over as many batches as come.
+
+    >>> with client.monitor(alerts={"dead_fraction": 0.5}) as monitor:
+    ...     monitor.observe("encoder.0", np.array([[0.0, 2.0], [0.0, 4.0]]))
+    ...     monitor.report()["encoder.0"].dead, monitor.alerts[0].figure
+    (array([ True, False]), 'dead_fraction')
+
+    Made by `Client.monitor`, which tells its options. The state is the server's; when the server is lost, another stream goes on
+    from the last snapshot, and the result is the same to the byte. May be shared by threads. An error of a batch is
+    raised by the next call after it is known; the monitor goes on.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Iterator[bytes]], Any],
+        core: Monitoring,
+        *,
+        retry: Retry,
+        reconnect_s: float,
+        timeout: float | None,
+        on_alert: OnAlert | None,
+    ) -> None:
+        self._start = start
+        self._core = core
+        self._timeout = timeout
+        self._on_alert = on_alert
+        self._reconnecting = _Reconnecting(retry, reconnect_s)
+        self._changed = threading.Condition()
+        self._out: queue.SimpleQueue[bytes | None] | None = None
+        self._call: Any = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._listen, name="actserve-monitor", daemon=True)
+        self._thread.start()
+
+    # ---- what callers do -------------------------------------------------------------------------------------------
+
+    def layer(self, layer: str, activation: str | None = None, **options: Any) -> None:
+        """Declare a layer before its first batch, where it differs from the others in its activation or options.
+
+        >>> monitor.layer("head", "gelu", input="pre", histogram="layer")
+
+        Raises InvalidRequest for a layer that has batches already.
+        """
+        with self._changed:
+            self._core.declare(layer, activation, options)
+
+    def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+        """Take in a batch of a layer; x is copied, and the call returns before it is computed.
+
+        >>> monitor.observe("encoder.0", activations)  # (batch, neurons), or as neuron_axis says
+
+        All batches of a layer have one type, and one length of the neuron axes: InvalidRequest otherwise. Waits only while more is
+        unacknowledged than `max_unacknowledged_bytes`.
+        """
+        size = _size(x)
+        with self._changed:
+            self._check()
+            if not self._core.has_room(size):
+                self._send(self._core.make_room())
+                self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
+            self._send(self._core.observe(layer, x))
+
+    def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
+        """The statistics of each layer over all its batches so far, as `Client.neuron_stats` gives them.
+
+        >>> monitor.report()["encoder.0"].dead_fraction
+
+        A layer without batches is not among them.
+        """
+        with self._changed:
+            self._snapshot(timeout)
+            return self._core.report()
+
+    def snapshot(self, *, timeout: float | None = None) -> Mapping[str, bytes]:
+        """The state of each layer: what `merge` takes, and another monitor as `resume`.
+
+        >>> states = monitor.snapshot()
+        >>> client.monitor(resume=states)
+        """
+        with self._changed:
+            self._snapshot(timeout)
+            return self._core.states()
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """All alerts so far, in order; those of a batch are here when `report` or `snapshot` has returned."""
+        with self._changed:
+            return list(self._core.alerts)
+
+    def close(self) -> None:
+        """Wait until the server has all batches, and end the stream. Raises what has gone wrong. May be called again."""
+        try:
+            with self._changed:
+                if not self._closing and self._core.failure is None and not self._core.acknowledged:
+                    self._snapshot(None)
+                elif not self._closing:
+                    self._core.check()
+        finally:
+            self._end()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._end()
+
+    # ---- under the lock --------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self._closing:
+            raise InvalidRequest("the monitor is closed", field="monitor")
+        self._core.check()
+
+    def _send(self, frames: list[bytes]) -> None:
+        if self._out is not None:
+            for frame in frames:
+                self._out.put(frame)
+
+    def _snapshot(self, timeout: float | None) -> None:
+        self._check()
+        number, frames = self._core.ask()
+        self._send(frames)
+        self._wait(lambda: self._core.has(number), timeout, "the snapshot came")
+        self._core.check()
+
+    def _wait(self, until: Callable[[], bool], timeout: float | None, what: str) -> None:
+        seconds = self._timeout if timeout is None else timeout
+        if not self._changed.wait_for(lambda: until() or self._core.failure is not None or self._closing, seconds):
+            raise _too_late(what)
+        if not until():
+            self._check()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            if self._out is not None:
+                self._out.put(None)
+            call = self._call
+        if threading.current_thread() is self._thread:
+            return
+        acknowledged = self._core.acknowledged
+        self._thread.join(_CLOSING_S if acknowledged else 0)
+        if self._thread.is_alive() and call is not None:
+            call.cancel()
+            self._thread.join(_CLOSING_S)
+
+    # ---- the thread that listens -----------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        while True:
+            error = self._stream()
+            with self._changed:
+                if self._closing:
+                    return
+                try:
+                    pause_s = self._reconnecting.pause_s(error)
+                except ActserveError as final:
+                    self._core.failure = final
+                    self._changed.notify_all()
+                    return
+                self._changed.wait_for(lambda: self._closing, pause_s)
+
+    def _stream(self) -> ActserveError:
+        """One stream, from its beginning to its end; gives the reason of the end."""
+        out: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        with self._changed:
+            if self._closing:
+                return _ended()
+            for frame in self._core.resume():
+                out.put(frame)
+            try:
+                self._call = call = self._start(iter(out.get, None))
+            except ValueError:
+                return InvalidRequest("the client is closed", field="client")
+            self._out = out
+        try:
+            for raw in call:
+                self._receive(raw)
+        except grpc.RpcError as error:
+            return _reason(error)
+        except ActserveError as error:
+            return error
+        finally:
+            with self._changed:
+                self._out = None
+            out.put(None)
+            call.cancel()
+        return _ended()
+
+    def _receive(self, raw: bytes) -> None:
+        with self._changed:
+            found = self._core.receive(raw)
+            self._reconnecting.succeeded()
+            self._changed.notify_all()
+        for alert in found if self._on_alert else ():
+            assert self._on_alert is not None
+            try:
+                self._on_alert(alert)
+            except Exception as error:  # noqa: BLE001  # the caller's own; it is raised where the caller is
+                with self._changed:
+                    self._core.add_error(error)
+
+
+class AsyncMonitor:
+    """The same from asyncio code; see `Monitor`.
+
+    >>> async with client.monitor() as monitor:
+    ...     await monitor.observe("encoder.0", activations)
+    ...     report = await monitor.report()
+
+    Made by `AsyncClient.monitor`. `on_alert` is called on the event loop.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[AsyncIterator[bytes]], Awaitable[Any]],
+        core: Monitoring,
+        *,
+        retry: Retry,
+        reconnect_s: float,
+        timeout: float | None,
+        on_alert: OnAlert | None,
+    ) -> None:
+        self._start = start
+        self._core = core
+        self._timeout = timeout
+        self._on_alert = on_alert
+        self._reconnecting = _Reconnecting(retry, reconnect_s)
+        self._changed = asyncio.Condition()
+        self._out: asyncio.Queue[bytes | None] | None = None
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    # ---- what callers do -------------------------------------------------------------------------------------------
+
+    def layer(self, layer: str, activation: str | None = None, **options: Any) -> None:
+        """Declare a layer before its first batch; see `Monitor.layer`."""
+        self._core.declare(layer, activation, options)
+
+    async def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+        """Take in a batch of a layer; see `Monitor.observe`."""
+        size = _size(x)
+        self._check()
+        if not self._core.has_room(size):
+            self._send(self._core.make_room())
+            await self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
+        self._send(self._core.observe(layer, x))
+
+    async def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
+        """The statistics of each layer over all its batches so far; see `Monitor.report`."""
+        await self._snapshot(timeout)
+        return self._core.report()
+
+    async def snapshot(self, *, timeout: float | None = None) -> Mapping[str, bytes]:
+        """The state of each layer; see `Monitor.snapshot`."""
+        await self._snapshot(timeout)
+        return self._core.states()
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """All alerts so far, in order; see `Monitor.alerts`."""
+        return list(self._core.alerts)
+
+    async def close(self) -> None:
+        """Wait until the server has all batches, and end the stream; see `Monitor.close`."""
+        try:
+            if not self._closing and self._core.failure is None and not self._core.acknowledged:
+                await self._snapshot(None)
+            elif not self._closing:
+                self._core.check()
+        finally:
+            await self._end()
+
+    async def __aenter__(self) -> AsyncMonitor:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close()
+        else:
+            await self._end()
+
+    # ---- inside ----------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._listen(), name="actserve-monitor")
+
+    def _check(self) -> None:
+        if self._closing:
+            raise InvalidRequest("the monitor is closed", field="monitor")
+        self._begin()
+        self._core.check()
+
+    def _send(self, frames: list[bytes]) -> None:
+        if self._out is not None:
+            for frame in frames:
+                self._out.put_nowait(frame)
+
+    async def _snapshot(self, timeout: float | None) -> None:
+        self._check()
+        number, frames = self._core.ask()
+        self._send(frames)
+        await self._wait(lambda: self._core.has(number), timeout, "the snapshot came")
+        self._core.check()
+
+    async def _wait(self, until: Callable[[], bool], timeout: float | None, what: str) -> None:
+        try:
+            async with asyncio.timeout(self._timeout if timeout is None else timeout), self._changed:
+                await self._changed.wait_for(lambda: until() or self._core.failure is not None or self._closing)
+        except TimeoutError:
+            raise _too_late(what) from None
+        if not until():
+            self._check()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _end(self) -> None:
+        self._closing = True
+        if self._task is None:
+            return
+        if self._core.acknowledged and self._out is not None:
+            self._out.put_nowait(None)
+            await asyncio.wait([self._task], timeout=_CLOSING_S)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        await self._notify()
+
+    async def _listen(self) -> None:
+        while not self._closing:
+            error = await self._stream()
+            if self._closing:
+                return
+            try:
+                pause_s = self._reconnecting.pause_s(error)
+            except ActserveError as final:
+                self._core.failure = final
+                await self._notify()
+                return
+            await asyncio.sleep(pause_s)
+
+    async def _stream(self) -> ActserveError:
+        """One stream, from its beginning to its end; gives the reason of the end."""
+        out: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        async def requests() -> AsyncIterator[bytes]:
+            while (frame := await out.get()) is not None:
+                yield frame
+
+        call: Any = None
+        try:
+            for frame in self._core.resume():
+                out.put_nowait(frame)
+            self._out = out
+            call = await self._start(requests())
+            async for raw in call:
+                await self._receive(raw)
+        except grpc.aio.AioRpcError as error:
+            return _reason(error)
+        except grpc.aio.UsageError:
+            return InvalidRequest("the client is closed", field="client")
+        except ActserveError as error:
+            return error
+        finally:
+            self._out = None
+            out.put_nowait(None)
+            if call is not None:
+                call.cancel()
+        return _ended()
+
+    async def _receive(self, raw: bytes) -> None:
+        found = self._core.receive(raw)
+        self._reconnecting.succeeded()
+        await self._notify()
+        for alert in found if self._on_alert else ():
+            assert self._on_alert is not None
+            try:
+                self._on_alert(alert)
+            except Exception as error:  # noqa: BLE001  # the caller's own; it is raised where the caller is
+                self._core.add_error(error)
+
+
+__all__ = ["AsyncMonitor", "Monitor", "OnAlert"]

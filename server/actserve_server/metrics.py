@@ -1,0 +1,99 @@
+"""The gauges of the layers that are monitored, for Prometheus: an HTTP endpoint of the server's own, off unless it is given an address.
+
+Gauges are made when they are asked for, from the layers of the streams that are open: a stream that ends takes its own along.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from actserve_server.config import ConfigError
+from actserve_server.monitoring import Watched
+
+log = logging.getLogger("actserve.server")
+
+_LABELS = ("stream", "monitor", "layer")
+_GAUGES = {
+    "dead_fraction": ("actserve_layer_dead_ratio", "Share of the layer's neurons that are dead."),
+    "dormant_fraction": ("actserve_layer_dormant_ratio", "Share of the layer's neurons that are dormant."),
+    "saturated_fraction": ("actserve_layer_saturated_ratio", "Share of the layer's activations that are saturated."),
+    "nan_count": ("actserve_layer_nan", "How many of the layer's activations were NaN."),
+    "samples": ("actserve_layer_samples", "How many samples the layer has seen."),
+}
+"""Gauges by the figures of a layer."""
+
+
+class Layers(Collector):
+    """The gauges of all layers there are."""
+
+    def __init__(self, watched: Callable[[], Sequence[Watched]]) -> None:
+        self._watched = watched
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """The gauges without values, so that registering asks for none."""
+        return [GaugeMetricFamily(name, text, labels=_LABELS) for name, text in _GAUGES.values()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges as they are now. A figure that is not known is left out."""
+        found = [(layer, layer.figures()) for layer in self._watched()]
+        for figure, (name, text) in _GAUGES.items():
+            family = GaugeMetricFamily(name, text, labels=_LABELS)
+            for layer, figures in found:
+                value = figures.get(figure)
+                if value is not None and value == value:
+                    family.add_metric([str(layer.stream), layer.monitor, layer.layer], value)
+            yield family
+
+
+class _Quiet(WSGIRequestHandler):
+    """Logs requests with the server's own log, at DEBUG, as machinery makes them over and over."""
+
+    timeout = 10
+    """Seconds in which a request must come: one that does not must not keep a thread."""
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name in the base class
+        log.debug("metrics: " + format, *args)
+
+
+class _Threading(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Endpoint:
+    """Serves /metrics at HOST:PORT from `start` to `stop`. Raises ConfigError when that can't be listened on."""
+
+    def __init__(self, address: str, watched: Callable[[], Sequence[Watched]]) -> None:
+        registry = CollectorRegistry()
+        registry.register(Layers(watched))
+        host, _, port = address.rpartition(":")
+        try:
+            self._server = make_server(
+                host.strip("[]"), int(port), make_wsgi_app(registry), server_class=_Threading, handler_class=_Quiet
+            )
+        except OSError as error:
+            raise ConfigError(f"--metrics-address: can't listen on {address}: {error.strerror or error}") from None
+        self.address = f"{host}:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop, and free the port."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+
+__all__ = ["Endpoint", "Layers"]

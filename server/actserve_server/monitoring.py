@@ -1,0 +1,298 @@
+"""The Monitor call: its frames to layers and their batches, and states, alerts and refusals to messages.
+
+A layer or a batch that is refused says so under its number, and the stream goes on. What makes what follows unintelligible ends the
+call, and so does what spoils a layer in the middle of a batch: the caller has the last snapshot, and all that came after it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+
+import grpc
+from actserve import wire
+from actserve.v1 import monitor_pb2
+
+from actserve_server import messages
+from actserve_server.engine.inlets import Chunk
+from actserve_server.engine.layers import Layer, Thresholds
+from actserve_server.engine.plan import Limits
+from actserve_server.errors import (
+    ChunkOutOfPlace,
+    Draining,
+    InvalidOption,
+    LimitExceeded,
+    MalformedMessage,
+    RequestError,
+    StreamEndedEarly,
+    UnexpectedFrame,
+)
+from actserve_server.kernels.threads import Team
+from actserve_server.status import status_of
+
+_LONGEST_NAME_BYTES = 256
+_FIGURES = {
+    "dead_fraction": monitor_pb2.MONITOR_FIGURE_DEAD_FRACTION,
+    "dormant_fraction": monitor_pb2.MONITOR_FIGURE_DORMANT_FRACTION,
+    "saturated_fraction": monitor_pb2.MONITOR_FIGURE_SATURATED_FRACTION,
+    "nan_count": monitor_pb2.MONITOR_FIGURE_NAN_COUNT,
+}
+
+Message = monitor_pb2.MonitorRequest
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Watched:
+    """A layer of a stream that is open, for whoever shows its figures."""
+
+    stream: int
+    """The server's number of the stream."""
+    monitor: str
+    layer: str
+    figures: Callable[[], Mapping[str, float]]
+
+
+class Monitors:
+    """The streams that are open."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._open: dict[int, tuple[MonitorStream, grpc.ServicerContext]] = {}
+        self._draining = False
+
+    @contextlib.contextmanager
+    def opened(self, stream: MonitorStream, context: grpc.ServicerContext) -> Iterator[None]:
+        """Know a stream while it is open. Raises Draining."""
+        with self._lock:
+            if self._draining:
+                raise Draining
+            number = next(self._numbers)
+            self._open[number] = stream, context
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._open[number]
+
+    def drain(self) -> None:
+        """End all streams: they would last as long as their callers like, and each can go on at another server."""
+        with self._lock:
+            self._draining = True
+            contexts = [context for _, context in self._open.values()]
+        for context in contexts:
+            context.cancel()
+
+    def watched(self) -> list[Watched]:
+        """All layers there are."""
+        with self._lock:
+            streams = [(number, stream) for number, (stream, _) in self._open.items()]
+        return [
+            Watched(number, monitor, name, layer.figures)
+            for number, stream in streams
+            for name, (monitor, layer) in list(stream.layers.items())
+        ]
+
+
+class MonitorStream:
+    """One call of Monitor."""
+
+    def __init__(self, limits: Limits, team: Team) -> None:
+        self._limits = limits
+        self._team = team
+        self._latest = 0
+        self._refused = -1
+        self.layers: dict[str, tuple[str, Layer]] = {}
+        """By their names; each beside the name of the monitor."""
+
+    def responses(self, raws: Iterator[bytes]) -> Iterator[bytes]:
+        """Answer the requests."""
+        frames = map(_parse, raws)
+        for message, _ in frames:
+            frame = message.WhichOneof("frame")
+            if frame == "chunk" and message.number == self._refused:
+                continue
+            if frame in (None, "chunk"):
+                raise UnexpectedFrame(
+                    f"a frame {message.number} with {frame or 'nothing'}, and no bytes are lacking; begin a layer or a batch",
+                    field=frame or "frame",
+                    value=message.number,
+                )
+            if message.number < self._latest or (frame != "layer" and message.number == self._latest):
+                raise UnexpectedFrame(
+                    f"a {frame} with number {message.number} after number {self._latest}; numbers must grow",
+                    field="number",
+                    value=message.number,
+                )
+            self._latest = message.number
+            match frame:
+                case "layer":
+                    yield from self._layer(message, frames)
+                case "batch":
+                    yield from self._batch(message, frames)
+                case _:
+                    yield from self._snapshot(message.number)
+
+    # ---- layers ----------------------------------------------------------------------------------------------------
+
+    def _layer(self, message: Message, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[bytes]:
+        asked = message.layer
+        try:
+            self._check_names(asked)
+            limit = self._limits.max_slice_bytes
+            if asked.state_bytes > limit:
+                raise LimitExceeded(
+                    "a layer's state, in bytes",
+                    field="state_bytes",
+                    value=asked.state_bytes,
+                    limit=limit,
+                    setting="max_slice_bytes",
+                )
+        except RequestError as error:
+            self._refused = message.number
+            yield _failure(message.number, asked.layer, error, of_layer=True)
+            return
+        state = bytearray()
+        if asked.state_bytes:
+            for chunk in self._chunks(message.number, asked.state_bytes, frames):
+                _check_place(chunk, len(state), asked.state_bytes)
+                state += chunk.data
+        try:
+            layer = Layer(
+                messages.job(asked.header),
+                self._limits,
+                self._team,
+                thresholds=_thresholds(asked.thresholds),
+                snapshot_every_samples=asked.snapshot_every_samples,
+                state=bytes(state) if asked.state_bytes else None,
+            )
+        except RequestError as error:
+            yield _failure(message.number, asked.layer, error, of_layer=True)
+            return
+        self.layers[asked.layer] = (asked.monitor, layer)
+
+    def _check_names(self, asked: monitor_pb2.MonitorLayer) -> None:
+        for field, name, least in (("layer", asked.layer, 1), ("monitor", asked.monitor, 0)):
+            if not least <= len(name.encode()) <= _LONGEST_NAME_BYTES:
+                raise InvalidOption(
+                    f"{field} has a name of {len(name.encode())} bytes, and must have {least} to {_LONGEST_NAME_BYTES}",
+                    field=field,
+                    value=name,
+                    allowed=f"{least} to {_LONGEST_NAME_BYTES} bytes",
+                )
+        if asked.layer in self.layers:
+            raise InvalidOption(f"there is a layer {asked.layer!r} already", field="layer", value=asked.layer)
+        if asked.state_bytes < 0:
+            raise InvalidOption("state_bytes must not be negative", field="state_bytes", value=asked.state_bytes)
+
+    # ---- batches ---------------------------------------------------------------------------------------------------
+
+    def _batch(self, message: Message, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[bytes]:
+        number, name = message.number, message.batch.layer
+        try:
+            if name not in self.layers:
+                raise InvalidOption(
+                    f"there is no layer {name!r} on this stream; send its header first",
+                    field="layer",
+                    value=name,
+                    allowed=", ".join(self.layers),
+                )
+            _, layer = self.layers[name]
+            planned = layer.begin(tuple(message.batch.shape))
+        except RequestError as error:
+            self._refused = number
+            yield _failure(number, name, error, of_layer=False)
+            return
+        layer.take(planned, self._chunks(number, planned.inputs[0].total_bytes or 0, frames))
+        for alert in layer.alerts():
+            yield monitor_pb2.MonitorResponse(
+                number=number,
+                alert=monitor_pb2.MonitorAlert(
+                    layer=name,
+                    figure=_FIGURES[alert.figure],
+                    value=alert.value,
+                    threshold=alert.threshold,
+                    sample_count=alert.samples,
+                ),
+            ).SerializeToString()
+        if layer.snapshot_due:
+            yield from self._snapshot(number)
+
+    def _chunks(self, number: int, size: int, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[Chunk]:
+        """The chunks of a batch, or of a state, until so many bytes have come."""
+        received = 0
+        while received < size:
+            found = next(frames, None)
+            if found is None:
+                raise StreamEndedEarly(f"the stream ended in the middle of number {number}", field="data", value=number)
+            message, data = found
+            frame = message.WhichOneof("frame")
+            if frame == "chunk" and message.number == self._refused != number:
+                continue
+            if frame != "chunk" or message.number != number:
+                raise UnexpectedFrame(
+                    f"a frame {message.number} with {frame or 'nothing'} while number {number} lacks {size - received} bytes",
+                    field=frame or "frame",
+                    value=message.number,
+                )
+            received += len(data)
+            yield Chunk(0, message.chunk.offset_bytes, data)
+
+    # ---- snapshots -------------------------------------------------------------------------------------------------
+
+    def _snapshot(self, number: int) -> Iterator[bytes]:
+        for name, (_, layer) in self.layers.items():
+            stats = layer.snapshot()
+            if stats is None:
+                continue
+            state = memoryview(stats.to_bytes())
+            for begin in range(0, len(state), self._limits.chunk_bytes):
+                part = monitor_pb2.MonitorState(layer=name, state_bytes=len(state), offset_bytes=begin)
+                yield wire.frame(
+                    monitor_pb2.MonitorResponse(number=number, state=part),
+                    state[begin : begin + self._limits.chunk_bytes],
+                )
+        end = monitor_pb2.MonitorSnapshot(through=number)
+        yield monitor_pb2.MonitorResponse(number=number, snapshot=end).SerializeToString()
+
+
+def _check_place(chunk: Chunk, expected: int, size: int) -> None:
+    if chunk.offset != expected or expected + len(chunk.data) > size:
+        raise ChunkOutOfPlace(
+            f"a chunk of a state of {size} bytes begins at byte {chunk.offset} and has {len(chunk.data)}; it must begin at "
+            f"{expected}, and not reach beyond the end",
+            field="chunk.offset_bytes",
+            value=chunk.offset,
+            allowed=expected,
+        )
+
+
+def _thresholds(asked: monitor_pb2.MonitorThresholds) -> Thresholds:
+    given = {name: float(getattr(asked, name)) for name in _FIGURES if asked.HasField(name)}
+    return Thresholds(given, asked.every_samples)
+
+
+def _parse(raw: bytes) -> tuple[Message, memoryview]:
+    try:
+        return wire.unframe(Message, raw)
+    except wire.DecodeError:
+        raise MalformedMessage(f"these bytes are no {Message.DESCRIPTOR.full_name}", field="") from None
+
+
+def _failure(number: int, layer: str, error: RequestError, *, of_layer: bool) -> bytes:
+    shape = "header.inputs[0].shape"
+    if error.field == shape and not of_layer:
+        error.field = "batch.shape"
+    elif of_layer or error.field.startswith(("header.", "state_bytes")):
+        error.field = f"layer.{error.field}"
+    else:
+        error.field = f"batch.{error.field}"
+    error.facts.pop("field", None)
+    failure = monitor_pb2.MonitorFailure(layer=layer, of_layer=of_layer, error=status_of(error))
+    return monitor_pb2.MonitorResponse(number=number, failure=failure).SerializeToString()
+
+
+__all__ = ["MonitorStream", "Monitors", "Watched"]
