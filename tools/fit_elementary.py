@@ -1,11 +1,11 @@
 """Prints the constants of `actserve_server.elementary.*`: `python tools/fit_elementary.py [NAME]...`.
 
-Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded, to
-float64 or, for the fast functions, to float32; or a quotient of two, printed as NAME_ABOVE and NAME_BELOW, of which the
-lower begins with the power whose coefficient is 1 at its end, a multiplication less. The error printed above it is that
-of the rounded polynomials, measured at 60 digits. Constants that are one real number come in parts, each the rounding of what those
-before it leave out. The modules quote the lines printed here; this program is run
-by hand when a table is to change, and nothing else depends on it.
+Each table is a polynomial, lowest power first, found by Remez's exchange at 60 digits and then rounded, to float64 or, for
+the fast functions, to float32; or it is a quotient of two polynomials, printed as NAME_ABOVE and NAME_BELOW, the highest
+coefficient below being 1, which saves a multiplication. The error printed above a table is that of the rounded
+polynomials, measured at 60 digits. Constants that are one real number come in parts, each the rounding of what those
+before it leave out. The modules quote the lines printed here; this program is run by hand when a table is to change, and
+nothing else depends on it.
 """
 
 from __future__ import annotations
@@ -257,12 +257,26 @@ def quotients() -> dict[str, Table]:
     """Tables of two polynomials, one divided by the other."""
     erf = ratio_of_odd(mp.erf, 2 / mp.sqrt(mp.pi))
     tanh = ratio_of_odd(mp.tanh, mp.mpf(1))
-    narrow_erf, narrow_tanh, fast_erf, fast_tanh = (mp.mpf(end) ** 2 for end in ("5", "13.3", "3.92", "9.02"))
+    fast_erf, fast_tanh = (mp.mpf(end) ** 2 for end in ("3.92", "9.02"))
     zero = mp.mpf(0)
-    odd = "(x) = x p(z)/q(z), z = x^2"
     result = {
-        "NARROW_TANH": Table(tanh, zero, narrow_tanh, 7, relative(tanh), "tanh" + odd, float, 6),
-        "NARROW_ERF": Table(erf, zero, narrow_erf, 8, relative(erf), "erf" + odd, float, 8),
+        f"NARROW_{name}": Table(
+            function,
+            zero,
+            mp.mpf(end) ** 2,
+            upper,
+            relative(function),
+            f"{odd}(x) = x p(z)/q(z), z = x^2",
+            float,
+            lower,
+        )
+        for name, odd, function, end, upper, lower in (
+            ("TANH", "tanh", tanh, "13.3", 7, 6),
+            ("TANH_ALONE", "tanh", tanh, "9.1", 6, 5),
+            ("ERF", "erf", erf, "5", 8, 8),
+            ("ERF_ALONE", "erf", erf, "3.95", 7, 7),
+        )
+    } | {
         "FAST_TANH_ALONE": Table(
             less(tanh, FAST_TANH_LINE),
             zero,

@@ -10,7 +10,7 @@ from actserve_server.elementary import (
     EXP_LIMIT,
     LARGEST,
     decay_sum,
-    erf,
+    erf_alone,
     fma,
     quick_exp,
     quotient,
@@ -136,7 +136,7 @@ LAPLACE = Activation(
 
 @kernel
 def _erf(x: float) -> float:
-    return erf(x)
+    return erf_alone(x)
 
 
 @kernel

@@ -23,11 +23,12 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
                             underflowed; for little more than a product where exp_sum(hi, lo) is there already
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
-    tanh_alone(x)           tanh(x) as a result, not a factor of one: in FAST three times the error for half the time
+    tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
+                            the result's type, but for FAST, where tanh_alone is within 3.4 units, not 1
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
     normal_tail_parts(a)    the same as a numerator and a denominator
-    gelu_slope_ratio(a)     S in gelu'(-a) = (r - a) S exp(-a^2/2) for a >= 0, where r is its zero: exact near it
+    gelu_slope_ratio(a)     S in gelu'(-a) = (r - a) S exp(-a^2/2) for a >= 0, where r is its zero: does not cancel
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
@@ -89,6 +90,7 @@ _NAMES = (
     "tanh",
     "tanh_alone",
     "erf",
+    "erf_alone",
     "atan",
     "over_sum",
     "scaled_normal_tail",
@@ -147,6 +149,7 @@ log = wide.wide_log
 tanh = wide.wide_tanh
 tanh_alone = wide.wide_tanh_alone
 erf = wide.wide_erf
+erf_alone = wide.wide_erf_alone
 atan = wide.wide_atan
 over_sum = wide.wide_over_sum
 scaled_normal_tail = wide.wide_scaled_normal_tail

@@ -1,8 +1,8 @@
 """Elementary functions for float32 results: float64 arithmetic, relative error about 2^-40, one rounding to come.
 
-That error (2^-36 where expm1 or tanh is small) makes at most 0.5002 units in the last place of a float32. Results are
-right where a float32 can hold them; below its range they may be anything that rounds to 0 there. Otherwise as
-`elementary.wide`, whose every function has its counterpart here.
+That error (2^-36 where expm1 is small; 2^-37 of erf, of a tanh near 1 and of GELU's slope) makes at most 0.5002 units in
+the last place of a float32. Results are right where a float32 can hold them; below its range they may be anything that
+rounds to 0 there. Otherwise as `elementary.wide`, whose every function has its counterpart here.
 
 The constants are printed by `tools/fit_elementary.py` under the names they have here.
 """
@@ -185,6 +185,28 @@ NARROW_ERF_BELOW = (
     1.0,
 )
 
+# erf(x) = x p(z)/q(z), z = x^2, on [0.0, 15.602]: error 2^-37.17
+NARROW_ERF_ALONE_ABOVE = (
+    15237991.877676614,
+    2680202.126442372,
+    781017.3503588253,
+    65846.95435170837,
+    6856.997044015397,
+    286.7739463909442,
+    10.13771347187835,
+    0.041413205885255336,
+)
+NARROW_ERF_ALONE_BELOW = (
+    13504318.691914503,
+    6876706.84947131,
+    1633962.392498645,
+    236870.05007512216,
+    22848.668470068525,
+    1480.8964102019054,
+    59.93214705239723,
+    1.0,
+)
+
 # tanh(x) = x p(z)/q(z), z = x^2, on [0.0, 176.89]: error 2^-40.41
 NARROW_TANH_ABOVE = (
     97432321684.10536,
@@ -206,6 +228,25 @@ NARROW_TANH_BELOW = (
     1.0,
 )
 
+# tanh(x) = x p(z)/q(z), z = x^2, on [0.0, 82.81]: error 2^-39.01
+NARROW_TANH_ALONE_ABOVE = (
+    191029986.9095624,
+    27292487.5101259,
+    894405.6316126449,
+    9443.383749587374,
+    30.903827605675147,
+    0.017152640942813976,
+    -3.823449676339288e-06,
+)
+NARROW_TANH_ALONE_BELOW = (
+    191029986.90990642,
+    90969149.80926925,
+    5746790.655038207,
+    105375.13607408172,
+    635.2705894905545,
+    1.0,
+)
+
 INVERSE_PI_HI = 0.3183098861837907
 PI_HI = 3.141592653589793
 PI_LO = 1.2246467991473532e-16
@@ -215,6 +256,9 @@ EXP_LIMIT = 350.0
 TANH_END = 13.3
 ERF_END = 5.0
 """Beyond them tanh and erf are 1 to within 2^-37."""
+TANH_ALONE_END = 9.1
+ERF_ALONE_END = 3.95
+"""Beyond them they are 1 in float32."""
 
 
 @kernel
@@ -396,7 +440,12 @@ def narrow_tanh(x: float) -> float:
     return bounded * polynomial_in_halves(z, NARROW_TANH_ABOVE) / polynomial_in_halves(z, NARROW_TANH_BELOW)
 
 
-narrow_tanh_alone = narrow_tanh
+@kernel
+def narrow_tanh_alone(x: float) -> float:
+    """tanh(x) to be rounded at once: beyond TANH_ALONE_END it is what float32 rounds to 1."""
+    bounded = min(max(x, -TANH_ALONE_END), TANH_ALONE_END)
+    z = bounded * bounded
+    return bounded * polynomial_in_halves(z, NARROW_TANH_ALONE_ABOVE) / polynomial_in_halves(z, NARROW_TANH_ALONE_BELOW)
 
 
 @kernel
@@ -404,6 +453,13 @@ def narrow_erf(x: float) -> float:
     bounded = min(max(x, -ERF_END), ERF_END)
     z = bounded * bounded
     return bounded * polynomial_in_halves(z, NARROW_ERF_ABOVE) / polynomial_in_halves(z, NARROW_ERF_BELOW)
+
+
+@kernel
+def narrow_erf_alone(x: float) -> float:
+    bounded = min(max(x, -ERF_ALONE_END), ERF_ALONE_END)
+    z = bounded * bounded
+    return bounded * polynomial_in_halves(z, NARROW_ERF_ALONE_ABOVE) / polynomial_in_halves(z, NARROW_ERF_ALONE_BELOW)
 
 
 @kernel
