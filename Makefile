@@ -12,7 +12,7 @@ BENCH_READY := $(BENCH)/.ready
 FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 
-.PHONY: help demo test test-others test-frameworks check docs format generate lock serve bench bench-kernels accuracy image-test clean
+.PHONY: help demo test test-others test-frameworks check docs format generate lock serve bench bench-stats bench-kernels accuracy image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ serve: $(READY)  ## run a server on 127.0.0.1:50051
 
 bench: $(READY)  ## measure the transport against plain gRPC services
 	$(BIN)/python benchmarks/transport.py
+
+bench-stats: $(READY)  ## measure the neuron statistics against NumPy
+	$(BIN)/python benchmarks/stats.py
 
 bench-kernels: $(BENCH_READY)  ## measure the kernels beside NumPy, PyTorch, ONNX Runtime, JAX and numexpr (an hour)
 	$(BENCH)/bin/python benchmarks/kernels.py

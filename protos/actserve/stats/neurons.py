@@ -232,8 +232,9 @@ class NeuronStats:
         if set(self.columns) != set(COLUMNS):
             raise StateError(f"neuron statistics need the columns {', '.join(COLUMNS)}; got {', '.join(self.columns)}")
         columns = {name: np.array(self.columns[name], np.int64) for name in COLUMNS}
-        put(self, "least", np.array(self.least, np.float64))
-        put(self, "largest", np.array(self.largest, np.float64))
+        # A negative zero equals the other one, so which of them was met first must not show.
+        put(self, "least", np.array(self.least, np.float64) + 0.0)
+        put(self, "largest", np.array(self.largest, np.float64) + 0.0)
         for array in (*columns.values(), self.least, self.largest):
             array.flags.writeable = False
             if array.shape != shape:

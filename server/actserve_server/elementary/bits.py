@@ -27,6 +27,7 @@ __all__ = [
     "polynomial",
     "polynomial_in_halves",
     "rest_of_product",
+    "smaller",
     "sqrt",
 ]
 
@@ -92,17 +93,30 @@ def _add_in_any_order(typing_context: Any, total: Any, term: Any) -> Any:
     return number(number, number), generate
 
 
+def _extreme(name: str, builder: Any, number: Any, arguments: Any) -> Any:
+    ir_float = _BITS[number][1]
+    function = builder.module.declare_intrinsic(name, [ir_float], ir.FunctionType(ir_float, [ir_float, ir_float]))
+    return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+
+
 @intrinsic
 def _larger(typing_context: Any, a: Any, b: Any) -> Any:
     """The larger of two numbers, by a single instruction; either one, or NaN, where one of them is NaN."""
     number = _common(a, b)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        ir_float = _BITS[number][1]
-        function = builder.module.declare_intrinsic(
-            "llvm.maxnum", [ir_float], ir.FunctionType(ir_float, [ir_float, ir_float])
-        )
-        return builder.call(function, arguments, fastmath=("nnan", "nsz"))
+        return _extreme("llvm.maxnum", builder, number, arguments)
+
+    return number(number, number), generate
+
+
+@intrinsic
+def _smaller(typing_context: Any, a: Any, b: Any) -> Any:
+    """The smaller of two numbers, as `larger`."""
+    number = _common(a, b)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _extreme("llvm.minnum", builder, number, arguments)
 
     return number(number, number), generate
 
@@ -219,6 +233,7 @@ copysign = cast("Callable[[float, float], float]", _copysign)
 sqrt = cast("Callable[[float], float]", _sqrt)
 add_in_any_order = cast("Callable[[float, float], float]", _add_in_any_order)
 larger = cast("Callable[[float, float], float]", _larger)
+smaller = cast("Callable[[float, float], float]", _smaller)
 bits_of = cast("Callable[[float], int]", _bits_of)
 float_of = cast("Callable[[Any], float]", _float_of)
 polynomial = cast("Callable[[float, tuple[float, ...]], float]", _polynomial)

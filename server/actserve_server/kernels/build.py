@@ -62,6 +62,7 @@ ARGUMENTS: dict[str, Callable[[Form, int], numba_types.Type]] = {
     "float_output": lambda *_: _own(numba_types.float32, 1),
     "tally": lambda *_: _own(numba_types.int64, 1),
     "counts": lambda *_: _own(numba_types.int64, 2),
+    "bins": lambda *_: _own(numba_types.int32, 1),
     "sums": lambda *_: _own(numba_types.float64, 2),
     "table": lambda *_: _own(numba_types.float64, 2),
     "index": lambda *_: numba_types.int64,

@@ -2,8 +2,7 @@
 
 The activations are a piece of an array of shape (outer, n, inner), whose middle axis counts the neurons; sample s of a
 neuron is element (s // inner, neuron, s % inner). A piece is cut into tiles of some neurons by some samples, each copied into
-memory of its own, [samples, neurons], so that one set of loops serves every layout and stays in the first-level cache. When
-there are few neurons, several samples lie in a line of the tile beside each other.
+memory of its own, [samples, neurons], so that one set of loops serves every layout and stays in the cache. When there are few neurons, several samples lie in a line of the tile beside each other.
 
 Every number of a state is an integer, or the largest or smallest of some, so a state depends neither on how the input was cut
 nor on the order of the pieces. The loops are plain functions, compiled by `compiler.load_reduction`; what is derived from a
@@ -16,7 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from actserve_server.elementary.bits import bits_of, float_of, nearest_float32
+from actserve_server.elementary.bits import bits_of, float_of, fma, larger, nearest_float32, smaller
 from actserve_server.elementary.source import kernel
 from actserve_server.kernels.reductions import Reduction
 
@@ -58,16 +57,23 @@ _SAMPLES, _POSITIVE, _NEGATIVE, _NAN, _POSITIVE_INFINITY, _NEGATIVE_INFINITY = 0
 _FIRED, _NONZERO, _LOW, _HIGH, _FLAT, _LAST = 6, 7, 8, 9, 10, 11
 
 # What is wanted, as bits of an integer.
-SUMS, WINDOWS, TOLERANCE, SATURATION, FLATNESS, SLOPES = 1, 2, 4, 8, 16, 32
+SUMS, WINDOWS, TOLERANCE, SATURATION, FLATNESS, SLOPES, FIRED, SAME, HISTOGRAM = 1, 2, 4, 8, 16, 32, 64, 128, 256
 """SUMS: exact sums. WINDOWS: the elements are float32, so sums may go the quick way. TOLERANCE: zero is not just 0 itself.
-SATURATION, FLATNESS: the bounds on x are to be looked at. SLOPES: the slopes themselves are given, and looked at for zeros."""
+SATURATION, FLATNESS: the bounds on x are to be looked at. SLOPES: the slopes themselves are given, and looked at for zeros.
+FIRED: what fires is neither what is positive nor what is not 0, so it is to be counted.
+SAME: the bounds are on a itself. HISTOGRAM: bins are to be counted."""
 
 HISTOGRAM_BINS = 1 << 16
 """A bin for each value of the upper 16 bits of a float32."""
 
-_NEURONS = 128
-_LINE = 128
-_ROWS = 32
+_SPARE_BINS = 0x7FC0
+"""The first of 64 bins that only NaN have."""
+
+# Tiles of 512 neurons by 64 samples: what is kept of each neuron then lies in the second-level cache while many samples are added
+# to it. Smaller ones were slower, 128 by 32 by a fifth.
+_NEURONS = 512
+_LINE = 512
+_ROWS = 64
 # Three counts travel in one int32, 10 bits each: a tile has fewer lines than that.
 _FIELD = 1023
 
@@ -86,8 +92,8 @@ _SPAN = 2.0**-20
 _LEAST_EXPONENT = -106
 _LOWER_WHEN = 2.0**-6
 """A window moves down when all of a tile is smaller than this part of it."""
-_LIMIT, _PENDING, _SUM, _MAGNITUDE, _HIGH_SQUARES, _LOW_SQUARES, _BOTTOM = 0, 1, 2, 3, 4, 5, 6
-WINDOW_ROWS = 7
+_LIMIT, _PENDING, _SUM, _MAGNITUDE, _HIGH_SQUARES, _LOW_SQUARES, _BOTTOM, _DUE = 0, 1, 2, 3, 4, 5, 6, 7
+WINDOW_ROWS = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,67 +117,111 @@ def _power_of_two(exponent):  # type: ignore[no-untyped-def]
     return float_of((exponent + 1023) << 52)
 
 
+# No function that is called for a neuron or an element takes arrays, and none slices them: counting the owners of an array,
+# which Numba does at each such place, costs more than what is done there.
+
+
 @kernel
-def _deposit(row, number, position):  # type: ignore[no-untyped-def]
-    """Add number * 2**position, in units of limb 0; the number lies within (-2**63, 2**63)."""
-    limb = position >> 5
+def _digits(number, position):  # type: ignore[no-untyped-def]
+    """number * 2**position as a limb's index and what is to be added to it and the two after it; |number| < 2**63."""
     shift = position & 31
     low = (number & _DIGIT) << shift
     high = ((number >> 32) << shift) + (low >> 32)
-    row[limb] += low & _DIGIT
-    row[limb + 1] += high & _DIGIT
-    row[limb + 2] += high >> 32
+    return position >> 5, low & _DIGIT, high & _DIGIT, high >> 32
 
 
 @kernel
-def _add_one(row, v, shape):  # type: ignore[no-untyped-def]
-    """The slow way: a finite number and its square, an integer of 106 bits, in three products of its halves."""
-    bits = bits_of(np.float64(v))
-    exponent = (bits >> 52) & _EXPONENT_MASK
-    significand = bits & _FRACTION
-    if exponent > 0:
-        significand |= _FRACTION + 1
-    else:
-        exponent = 1
-    if shape[4]:
-        # A float32: its 24 bits, so that no position lies below the first limb.
-        significand >>= 29
-        exponent += 29
-    offset, limbs, square_offset = shape[0], shape[1], shape[2]
-    position = exponent - 1075
-    _deposit(row[(0 if bits >= 0 else limbs) :], significand, position + offset)
-    squares = row[2 * limbs :]
-    high = significand >> 27
-    low = significand & 0x7FFFFFF
-    position = 2 * position + square_offset
-    _deposit(squares, low * low, position)
-    if high:
-        _deposit(squares, high * low, position + 28)
-        _deposit(squares, high * high, position + 54)
+def _add_each(tile, rows, line, width, j0, limbs, shape, bottoms, below):  # type: ignore[no-untyped-def]
+    """The slow way, for all that is not 0, or only what is below its column's window: a number and its square, an integer of 106
+    bits, in three products of its halves."""
+    offset, size, square_offset, single = shape[0], shape[1], shape[2], shape[4]
+    squares = 2 * size
+    for r in range(rows):
+        if below:
+            found = False
+            for c in range(line):
+                v = tile[r * line + c]
+                found |= (abs(v) < bottoms[c]) & (v != 0)
+            if not found:
+                continue
+        for c in range(line):
+            v = tile[r * line + c]
+            if v == 0 or (below and abs(v) >= bottoms[c]):
+                continue
+            j = j0 + c % width
+            bits = bits_of(np.float64(v))
+            exponent = (bits >> 52) & _EXPONENT_MASK
+            significand = bits & _FRACTION
+            if exponent > 0:
+                significand |= _FRACTION + 1
+            else:
+                exponent = 1
+            if single:
+                # A float32: its 24 bits, so that no position lies below the first limb.
+                significand >>= 29
+                exponent += 29
+            position = exponent - 1075
+            limb, low, middle, high = _digits(significand, position + offset)
+            limb += 0 if bits >= 0 else size
+            limbs[j, limb] += low
+            limbs[j, limb + 1] += middle
+            limbs[j, limb + 2] += high
+            upper = significand >> 27
+            lower = significand & 0x7FFFFFF
+            position = 2 * position + square_offset
+            limb, low, middle, high = _digits(lower * lower, position)
+            limbs[j, squares + limb] += low
+            limbs[j, squares + limb + 1] += middle
+            limbs[j, squares + limb + 2] += high
+            if upper:
+                limb, low, middle, high = _digits(upper * lower, position + 28)
+                limbs[j, squares + limb] += low
+                limbs[j, squares + limb + 1] += middle
+                limbs[j, squares + limb + 2] += high
+                limb, low, middle, high = _digits(upper * upper, position + 54)
+                limbs[j, squares + limb] += low
+                limbs[j, squares + limb + 1] += middle
+                limbs[j, squares + limb + 2] += high
 
 
 @kernel
-def _flush(windows, row, j, shape):  # type: ignore[no-untyped-def]
-    """Move what a neuron's window holds into its limbs."""
-    # Before the first number that is not 0 a window has no limit, and holds nothing.
-    if windows[_LIMIT, j] > 0.0:
-        exponent = (bits_of(windows[_LIMIT, j]) >> 52) - 1023
-        unit = _power_of_two(43 - exponent)
-        total = np.int64(windows[_SUM, j] * unit)
-        magnitude = np.int64(windows[_MAGNITUDE, j] * unit)
-        offset, limbs, square_offset = shape[0], shape[1], shape[2]
-        _deposit(row, (magnitude + total) >> 1, exponent - 43 + offset)
-        _deposit(row[limbs:], (magnitude - total) >> 1, exponent - 43 + offset)
-        squares = row[2 * limbs :]
-        high = np.int64(windows[_HIGH_SQUARES, j] * _power_of_two(42 - 2 * exponent))
-        low = np.int64(windows[_LOW_SQUARES, j] * _power_of_two(86 - 2 * exponent))
-        _deposit(squares, high, 2 * exponent - 42 + square_offset)
-        _deposit(squares, low, 2 * exponent - 86 + square_offset)
-    windows[_PENDING, j] = 0.0
-    windows[_SUM, j] = 0.0
-    windows[_MAGNITUDE, j] = 0.0
-    windows[_HIGH_SQUARES, j] = 0.0
-    windows[_LOW_SQUARES, j] = 0.0
+def _flush(windows, limbs, begin, end, shape):  # type: ignore[no-untyped-def]
+    """Move into their limbs what the windows hold of those neurons from begin to end that are due."""
+    offset, size, square_offset = shape[0], shape[1], shape[2]
+    squares = 2 * size
+    for j in range(begin, end):
+        if windows[_DUE, j] == 0.0:
+            continue
+        # Before the first number that is not 0 a window has no limit, and holds nothing.
+        if windows[_LIMIT, j] > 0.0:
+            exponent = (bits_of(windows[_LIMIT, j]) >> 52) - 1023
+            unit = _power_of_two(43 - exponent)
+            total = np.int64(windows[_SUM, j] * unit)
+            magnitude = np.int64(windows[_MAGNITUDE, j] * unit)
+            limb, low, middle, high = _digits((magnitude + total) >> 1, exponent - 43 + offset)
+            limbs[j, limb] += low
+            limbs[j, limb + 1] += middle
+            limbs[j, limb + 2] += high
+            limb, low, middle, high = _digits((magnitude - total) >> 1, exponent - 43 + offset)
+            limbs[j, size + limb] += low
+            limbs[j, size + limb + 1] += middle
+            limbs[j, size + limb + 2] += high
+            above = np.int64(windows[_HIGH_SQUARES, j] * _power_of_two(42 - 2 * exponent))
+            limb, low, middle, high = _digits(above, 2 * exponent - 42 + square_offset)
+            limbs[j, squares + limb] += low
+            limbs[j, squares + limb + 1] += middle
+            limbs[j, squares + limb + 2] += high
+            rest = np.int64(windows[_LOW_SQUARES, j] * _power_of_two(86 - 2 * exponent))
+            limb, low, middle, high = _digits(rest, 2 * exponent - 86 + square_offset)
+            limbs[j, squares + limb] += low
+            limbs[j, squares + limb + 1] += middle
+            limbs[j, squares + limb + 2] += high
+        windows[_DUE, j] = 0.0
+        windows[_PENDING, j] = 0.0
+        windows[_SUM, j] = 0.0
+        windows[_MAGNITUDE, j] = 0.0
+        windows[_HIGH_SQUARES, j] = 0.0
+        windows[_LOW_SQUARES, j] = 0.0
 
 
 @kernel
@@ -204,36 +254,63 @@ def _gather(tile, x, begin, j0, width, s0, samples, n, inner):  # type: ignore[n
 # ---- the loops over a tile, line by line -----------------------------------------------------------------------------
 
 
+# What is compared or added up is always read first and then written, and lies in few arrays, at distances that the compiler
+# knows: with a load in one branch only LLVM writes through masks, and with many arrays it gives up vectorizing.
+
+
 @kernel
-def _signs(tile, rows, line, packed, least, most):  # type: ignore[no-untyped-def]
-    """Count what is positive, negative and NaN, and find the extremes."""
+def _signs(tile, rows, line, packed, ends):  # type: ignore[no-untyped-def]
+    """Count what is positive, negative and NaN, and find the least and the largest; not so in columns with a NaN."""
     for c in range(line):
         packed[c] = 0
-        least[c] = _INFINITY
-        most[c] = -_INFINITY
+        ends[c] = _INFINITY
+        ends[_LINE + c] = -_INFINITY
     for r in range(rows):
         row = tile[r * line : (r + 1) * line]
         for c in range(line):
             v = row[c]
             packed[c] += np.int32(v > 0) + (np.int32(v < 0) << 10) + (np.int32(v != v) << 20)
-            least[c] = v if v < least[c] else least[c]
-            most[c] = v if v > most[c] else most[c]
+            ends[c] = smaller(v, ends[c])
+            ends[_LINE + c] = larger(v, ends[_LINE + c])
 
 
 @kernel
-def _outside(tile, rows, line, below, above, packed, last):  # type: ignore[no-untyped-def]
-    """Count what is outside two bounds, and find the last line in which it was."""
+def _extremes(tile, rows, line, ends):  # type: ignore[no-untyped-def]
+    """The least and the largest, where there are NaN."""
     for c in range(line):
-        packed[c] = 0
-        last[c] = -1
+        low, high = np.float64(_INFINITY), np.float64(-_INFINITY)
+        for r in range(rows):
+            v = np.float64(tile[r * line + c])
+            low = v if v < low else low
+            high = v if v > high else high
+        ends[c] = low
+        ends[_LINE + c] = high
+
+
+@kernel
+def _last_outside(tile, rows, line, below, above, numbers, last):  # type: ignore[no-untyped-def]
+    """Find the last line in which each column is outside two bounds; `numbers` are -1, 0, 1, … in the elements' type."""
+    nowhere = numbers[0]
+    for c in range(line):
+        last[c] = nowhere
     for r in range(rows):
         row = tile[r * line : (r + 1) * line]
-        at = np.int32(r)
+        at = numbers[r + 1]
         for c in range(line):
             v = row[c]
-            found = (v > above) | (v < below)
-            packed[c] += np.int32(found)
-            last[c] = at if found else last[c]
+            last[c] = larger(at if (v > above) | (v < below) else nowhere, last[c])
+
+
+@kernel
+def _outside(tile, rows, line, below, above, packed):  # type: ignore[no-untyped-def]
+    """Count what is outside two bounds."""
+    for c in range(line):
+        packed[c] = 0
+    for r in range(rows):
+        row = tile[r * line : (r + 1) * line]
+        for c in range(line):
+            v = row[c]
+            packed[c] += np.int32((v > above) | (v < below))
 
 
 @kernel
@@ -271,101 +348,140 @@ def _zeros(tile, rows, line, packed):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sum_window(tile, rows, line, bottoms, starts, sums):  # type: ignore[no-untyped-def]
-    """Add up what lies in each column's window; whether anything does not."""
+def _sum_window(tile, rows, line, bottoms, work):  # type: ignore[no-untyped-def]
+    """Add up what lies in each column's window, four lines at a time; whether anything does not.
+
+    work holds four numbers of a column, _LINE apart: the squares' multiples (above where they start), the values, their
+    magnitudes, and the squares' rests. All are finite, and the lines beyond the last up to a multiple of four are 0.
+    """
     left = False
-    totals, magnitudes, highs, lows = sums[0], sums[1], sums[2], sums[3]
-    for c in range(line):
-        totals[c] = 0.0
-        magnitudes[c] = 0.0
-        highs[c] = starts[c]
-        lows[c] = 0.0
-    for r in range(rows):
-        row = tile[r * line : (r + 1) * line]
+    for r in range(0, rows, 4):
+        one = tile[r * line : (r + 1) * line]
+        two = tile[(r + 1) * line : (r + 2) * line]
+        three = tile[(r + 2) * line : (r + 3) * line]
+        four = tile[(r + 3) * line : (r + 4) * line]
         for c in range(line):
-            v = row[c]
-            inside = (abs(v) >= bottoms[c]) & (abs(v) < _INFINITY)
-            w = v if inside else np.float32(0.0)
-            left |= w != v
-            wide = np.float64(w)
-            square = wide * wide
-            high = highs[c] + square
-            totals[c] += wide
-            magnitudes[c] += abs(wide)
-            lows[c] += square - (high - highs[c])
-            highs[c] = high
+            bottom = bottoms[c]
+            v1, v2, v3, v4 = one[c], two[c], three[c], four[c]
+            w1 = v1 if abs(v1) >= bottom else np.float32(0.0)
+            w2 = v2 if abs(v2) >= bottom else np.float32(0.0)
+            w3 = v3 if abs(v3) >= bottom else np.float32(0.0)
+            w4 = v4 if abs(v4) >= bottom else np.float32(0.0)
+            left |= (w1 != v1) | (w2 != v2) | (w3 != v3) | (w4 != v4)
+            a1, a2, a3, a4 = np.float64(w1), np.float64(w2), np.float64(w3), np.float64(w4)
+            start = work[c]
+            h1 = fma(a1, a1, start)
+            h2 = fma(a2, a2, h1)
+            h3 = fma(a3, a3, h2)
+            h4 = fma(a4, a4, h3)
+            work[c] = h4
+            work[_LINE + c] += (a1 + a2) + (a3 + a4)
+            work[2 * _LINE + c] += (abs(a1) + abs(a2)) + (abs(a3) + abs(a4))
+            low = (fma(a1, a1, start - h1) + fma(a2, a2, h1 - h2)) + (fma(a3, a3, h2 - h3) + fma(a4, a4, h3 - h4))
+            work[3 * _LINE + c] += low
     return left
+
+
+@kernel
+def _bin(v):  # type: ignore[no-untyped-def]
+    """The upper half of the nearest float32; what is finite keeps out of the bins of infinity."""
+    bits = np.int64(bits_of(nearest_float32(v)))
+    if bits & 0x7FFFFFFF == 0x7F800000 and abs(v) < _INFINITY:
+        bits -= 1
+    return (bits >> 16) & 0xFFFF
+
+
+@kernel
+def _count_bins(tile, size, places, bins, single):  # type: ignore[no-untyped-def]
+    """Count the bins of a tile, and zeros in any bins of NaN.
+
+    An element that waits until the count of the one before it is written waits for long where they are equal, as zeros
+    are; how many of those there are is known anyway. To find the bins and to count in them are two loops, for only the first vectorizes.
+    """
+    if single:
+        for p in range(size):
+            v = tile[p]
+            place = np.uint32(bits_of(nearest_float32(v))) >> np.uint32(16)
+            places[p] = np.uint32(_SPARE_BINS) | np.uint32(p & 63) if v == 0 else place
+    else:
+        for p in range(size):
+            v = tile[p]
+            places[p] = _SPARE_BINS | (p & 63) if v == 0 else _bin(v)
+    for p in range(size):
+        bins[places[p]] += 1
 
 
 # ---- a tile ----------------------------------------------------------------------------------------------------------
 
 
 @kernel
-def _largest_finite(tile, samples, width, j):  # type: ignore[no-untyped-def]
-    largest = 0.0
-    for k in range(samples):
-        v = np.float64(abs(tile[k * width + j]))
-        if v > largest and v < _INFINITY:
-            largest = v
-    return largest
-
-
-@kernel
-def _sum_tile(tile, lines, lanes, width, least, most, limbs, windows, shape, bottoms, starts, sums, quick):  # type: ignore[no-untyped-def]
-    """Add a tile to the sums of its neurons."""
-    samples = lines * lanes
-    if not quick:
-        for k in range(samples):
-            for j in range(width):
-                v = tile[k * width + j]
-                if abs(v) < _INFINITY and v != 0:
-                    _add_one(limbs[j], v, shape)
-        return
-    for j in range(width):
-        largest = 0.0
-        for lane in range(lanes):
-            c = lane * width + j
-            largest = max(largest, np.float64(most[c]), -np.float64(least[c]))
-        if largest == _INFINITY:
-            largest = _largest_finite(tile, samples, width, j)
+def _place_windows(windows, limbs, j0, width, ends, samples, shape):  # type: ignore[no-untyped-def]
+    """Make the windows of neurons fit so many samples more, between these extremes."""
+    due = False
+    for j in range(j0, j0 + width):
+        largest = max(np.float64(ends[_LINE + j - j0]), -np.float64(ends[j - j0]))
         limit = windows[_LIMIT, j]
-        if largest >= limit or (largest < limit * _LOWER_WHEN and largest > 0.0):
-            if largest > 0.0:
-                _flush(windows, limbs[j], j, shape)
+        moved = (largest > 0.0) & ((largest >= limit) | (largest < limit * _LOWER_WHEN))
+        full = windows[_PENDING, j] + samples > _MOST_SAMPLES
+        windows[_DUE, j] = np.float64(moved | full)
+        due |= moved | full
+    if due:
+        _flush(windows, limbs, j0, j0 + width, shape)
+        for j in range(j0, j0 + width):
+            largest = max(np.float64(ends[_LINE + j - j0]), -np.float64(ends[j - j0]))
+            limit = windows[_LIMIT, j]
+            if largest > 0.0 and (largest >= limit or largest < limit * _LOWER_WHEN):
                 exponent = max((bits_of(largest) >> 52) - 1021, _LEAST_EXPONENT)
                 windows[_LIMIT, j] = _power_of_two(exponent)
                 windows[_BOTTOM, j] = windows[_LIMIT, j] * _SPAN if exponent > _LEAST_EXPONENT else 0.0
-        elif windows[_PENDING, j] + samples > _MOST_SAMPLES:
-            _flush(windows, limbs[j], j, shape)
+    for j in range(j0, j0 + width):
         windows[_PENDING, j] += samples
-    for lane in range(lanes):
-        for j in range(width):
-            c = lane * width + j
-            bottoms[c] = windows[_BOTTOM, j]
-            starts[c] = windows[_LIMIT, j] * windows[_LIMIT, j] * _MOST_SAMPLES
-    left = _sum_window(tile, lines, lanes * width, bottoms, starts, sums)
-    for lane in range(lanes):
-        for j in range(width):
-            c = lane * width + j
-            windows[_SUM, j] += sums[0, c]
-            windows[_MAGNITUDE, j] += sums[1, c]
-            windows[_HIGH_SQUARES, j] += sums[2, c] - starts[c]
-            windows[_LOW_SQUARES, j] += sums[3, c]
-    if left:
-        for k in range(samples):
-            for j in range(width):
-                v = tile[k * width + j]
-                if abs(v) < bottoms[j] and v != 0:
-                    _add_one(limbs[j], v, shape)
 
 
 @kernel
-def observe_neurons(a, x, slopes, start, n, inner, lo, hi, wanted, bounds, shape, counts, extremes, windows, limbs):  # type: ignore[no-untyped-def]
+def _sum_tile(tile, lines, lanes, width, ends, j0, limbs, windows, shape, bottoms, work, quick):  # type: ignore[no-untyped-def]
+    """Add a tile to the sums of its neurons. What is not finite must be 0 in it, and the lines after its last."""
+    line = lanes * width
+    if not quick:
+        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, False)
+        return
+    for lane in range(1, lanes):
+        for j in range(width):
+            c = lane * width + j
+            ends[j] = min(ends[j], ends[c])
+            ends[_LINE + j] = max(ends[_LINE + j], ends[_LINE + c])
+    _place_windows(windows, limbs, j0, width, ends, lines * lanes, shape)
+    for lane in range(lanes):
+        for j in range(width):
+            c = lane * width + j
+            bottoms[c] = windows[_BOTTOM, j0 + j]
+            work[c] = windows[_LIMIT, j0 + j] * windows[_LIMIT, j0 + j] * _MOST_SAMPLES
+            work[_LINE + c] = 0.0
+            work[2 * _LINE + c] = 0.0
+            work[3 * _LINE + c] = 0.0
+    left = _sum_window(tile, lines, line, bottoms, work)
+    for lane in range(lanes):
+        for j in range(width):
+            c = lane * width + j
+            limit = windows[_LIMIT, j0 + j]
+            windows[_HIGH_SQUARES, j0 + j] += work[c] - limit * limit * _MOST_SAMPLES
+            windows[_SUM, j0 + j] += work[_LINE + c]
+            windows[_MAGNITUDE, j0 + j] += work[2 * _LINE + c]
+            windows[_LOW_SQUARES, j0 + j] += work[3 * _LINE + c]
+    if left:
+        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, True)
+
+
+@kernel
+def observe_neurons(  # type: ignore[no-untyped-def]
+    a, x, slopes, start, n, inner, lo, hi, wanted, bounds, shape, counts, extremes, windows, limbs, bins
+):  # type: ignore[no-untyped-def]
     """Take a piece of the activations, beginning at element `start` of the whole, into the states of neurons lo to hi.
 
     `x` is what the bounds on the slope are about, as long as a (or a itself); `slopes` are f'(x) where SLOPES is wanted.
-    counts is int64[len(COUNT_ROWS), n], extremes float64[2, n] (least, most), windows float64[7, n] (what is
+    counts is int64[len(COUNT_ROWS), n], extremes float64[2, n] (least, most), windows float64[WINDOW_ROWS, n] (what is
     summed and not yet in the limbs; `settle_neurons` moves it), limbs int64[n, …] as `geometry` has it; `shape` its numbers.
+    bins is int32[HISTOGRAM_BINS]; NaN and zeros fall into bins of NaN, and some NaN into those of infinity.
     """
     if start < 0 or n < 1 or inner < 1 or lo < 0 or hi > n or counts.shape[1] != n or extremes.shape[1] != n:
         raise ValueError("start must not be negative, n and inner must be positive, and counts must have n columns")
@@ -377,15 +493,19 @@ def observe_neurons(a, x, slopes, start, n, inner, lo, hi, wanted, bounds, shape
         raise ValueError("there must be 10 bounds, 12 rows of counts and 2 of extremes")
     if wanted & SUMS and (limbs.shape[0] != n or windows.shape[1] != n or limbs.shape[1] != 2 * shape[1] + shape[3]):
         raise ValueError("limbs and windows must have a place for every neuron")
+    if wanted & HISTOGRAM and bins.size != HISTOGRAM_BINS:
+        raise ValueError("there must be 65,536 bins")
     tile = np.empty(_ROWS * _LINE, a.dtype)
     other = np.empty(_ROWS * _LINE, a.dtype)
     packed = np.empty(_LINE, np.int32)
-    last = np.empty(_LINE, np.int32)
-    least = np.empty(_LINE, a.dtype)
-    most = np.empty(_LINE, a.dtype)
+    ends = np.empty(2 * _LINE, a.dtype)
+    last = np.empty(_LINE, a.dtype)
+    numbers = np.empty(_ROWS + 1, a.dtype)
+    for r in range(_ROWS + 1):
+        numbers[r] = r - 1
     bottoms = np.empty(_LINE, np.float32)
-    starts = np.empty(_LINE, np.float64)
-    sums = np.empty((4, _LINE), np.float64)
+    work = np.empty(4 * _LINE, np.float64)
+    places = np.empty(_ROWS * _LINE, np.uint32)
     panel = n * inner
     at = start
     end = start + a.size
@@ -417,56 +537,63 @@ def observe_neurons(a, x, slopes, start, n, inner, lo, hi, wanted, bounds, shape
                 done += samples
                 _gather(tile, a, start, j0, width, s0, samples, n, inner)
                 part = counts[:, j0 : j0 + width]
-                ends = extremes[:, j0 : j0 + width]
+                found = extremes[:, j0 : j0 + width]
 
-                _signs(tile, lines, line, packed, least, most)
-                infinite = False
+                _signs(tile, lines, line, packed, ends)
+                spoilt = False
                 for lane in range(lanes):
                     for j in range(width):
                         c = lane * width + j
                         part[_POSITIVE, j] += packed[c] & _FIELD
                         part[_NEGATIVE, j] += (packed[c] >> 10) & _FIELD
                         part[_NAN, j] += packed[c] >> 20
-                        ends[0, j] = min(ends[0, j], np.float64(least[c]))
-                        ends[1, j] = max(ends[1, j], np.float64(most[c]))
-                        infinite |= (least[c] == -_INFINITY) | (most[c] == _INFINITY)
-                for j in range(width):
-                    part[_SAMPLES, j] += samples
-                if infinite:
-                    for k in range(samples):
-                        for j in range(width):
-                            part[_POSITIVE_INFINITY, j] += tile[k * width + j] == _INFINITY
-                            part[_NEGATIVE_INFINITY, j] += tile[k * width + j] == -_INFINITY
-
-                if wanted & SUMS:
-                    _sum_tile(
-                        tile, lines, lanes, width, least, most, limbs[j0 : j0 + width], windows[:, j0 : j0 + width],
-                        shape, bottoms, starts, sums, wanted & WINDOWS,
-                    )  # fmt: skip
-
-                _outside(tile, lines, line, bounds[0], bounds[1], packed, last)
+                        spoilt |= packed[c] >> 20 != 0
+                if spoilt:
+                    _extremes(tile, lines, line, ends)
                 for lane in range(lanes):
                     for j in range(width):
                         c = lane * width + j
-                        part[_FIRED, j] += packed[c]
-                        sample = s0 + last[c] * lanes + lane if last[c] >= 0 else -1
-                        part[_LAST, j] = max(part[_LAST, j], sample)
+                        found[0, j] = min(found[0, j], np.float64(ends[c]))
+                        found[1, j] = max(found[1, j], np.float64(ends[_LINE + c]))
+                        spoilt |= (ends[c] == -_INFINITY) | (ends[_LINE + c] == _INFINITY)
+                for j in range(width):
+                    part[_SAMPLES, j] += samples
+
+                _last_outside(tile, lines, line, bounds[0], bounds[1], numbers, last)
+                for lane in range(lanes):
+                    for j in range(width):
+                        row = np.int64(last[lane * width + j])
+                        part[_LAST, j] = max(part[_LAST, j], s0 + row * lanes + lane if row >= 0 else -1)
+                if wanted & FIRED:
+                    _outside(tile, lines, line, bounds[0], bounds[1], packed)
+                    for lane in range(lanes):
+                        for j in range(width):
+                            part[_FIRED, j] += packed[lane * width + j]
                 if wanted & TOLERANCE:
-                    _outside(tile, lines, line, bounds[2], bounds[3], packed, last)
+                    _outside(tile, lines, line, bounds[2], bounds[3], packed)
                     for lane in range(lanes):
                         for j in range(width):
                             part[_NONZERO, j] += packed[lane * width + j]
 
-                if wanted & (SATURATION | FLATNESS):
+                if wanted & (SATURATION | FLATNESS) and not wanted & SAME:
                     _gather(other, x, start, j0, width, s0, samples, n, inner)
                 if wanted & SATURATION:
-                    _tails(other, lines, line, bounds[4], bounds[5], packed)
+                    _tails(tile if wanted & SAME else other, lines, line, bounds[4], bounds[5], packed)
                     for lane in range(lanes):
                         for j in range(width):
                             part[_LOW, j] += packed[lane * width + j] & _FIELD
                             part[_HIGH, j] += packed[lane * width + j] >> 10
                 if wanted & FLATNESS:
-                    _flats(other, lines, line, bounds[6], bounds[7], bounds[8], bounds[9], packed)
+                    _flats(
+                        tile if wanted & SAME else other,
+                        lines,
+                        line,
+                        bounds[6],
+                        bounds[7],
+                        bounds[8],
+                        bounds[9],
+                        packed,
+                    )
                     for lane in range(lanes):
                         for j in range(width):
                             part[_FLAT, j] += packed[lane * width + j]
@@ -477,13 +604,32 @@ def observe_neurons(a, x, slopes, start, n, inner, lo, hi, wanted, bounds, shape
                         for j in range(width):
                             part[_FLAT, j] += packed[lane * width + j]
 
+                if wanted & HISTOGRAM:
+                    _count_bins(tile, samples * width, places, bins, wanted & WINDOWS)
+                if spoilt:
+                    # From here on the tile is without what has no place in a sum, and so are its extremes.
+                    for k in range(samples):
+                        for j in range(width):
+                            v = tile[k * width + j]
+                            part[_POSITIVE_INFINITY, j] += v == _INFINITY
+                            part[_NEGATIVE_INFINITY, j] += v == -_INFINITY
+                            tile[k * width + j] = v if abs(v) < _INFINITY else 0
+                    _extremes(tile, lines, line, ends)
+                if wanted & SUMS:
+                    for k in range(samples * width, min(lines + 3, _ROWS) // 4 * 4 * line):
+                        tile[k] = 0
+                    _sum_tile(
+                        tile, lines, lanes, width, ends, j0, limbs, windows, shape, bottoms, work, wanted & WINDOWS
+                    )  # fmt: skip
+
 
 @kernel
-def _carry(digits):  # type: ignore[no-untyped-def]
-    """Bring every limb but the last to a digit in [0, 2**32), which makes equal sums equal arrays."""
-    for limb in range(digits.size - 1):
-        digits[limb + 1] += digits[limb] >> 32
-        digits[limb] &= _DIGIT
+def _carry(limbs, begin, end):  # type: ignore[no-untyped-def]
+    """Bring every limb of the sums but the last to a digit in [0, 2**32), which makes equal sums equal arrays."""
+    for j in range(limbs.shape[0]):
+        for limb in range(begin, end - 1):
+            limbs[j, limb + 1] += limbs[j, limb] >> 32
+            limbs[j, limb] &= _DIGIT
 
 
 @kernel
@@ -491,43 +637,16 @@ def settle_neurons(shape, windows, limbs):  # type: ignore[no-untyped-def]
     """Move what the windows hold into the limbs, and pass on their carries."""
     if windows.shape[1] != limbs.shape[0] or limbs.shape[1] != 2 * shape[1] + shape[3]:
         raise ValueError("limbs and windows must have a place for every neuron")
+    size = shape[1]
     for j in range(limbs.shape[0]):
-        row = limbs[j]
-        _flush(windows, row, j, shape)
-        _carry(row[: shape[1]])
-        _carry(row[shape[1] : 2 * shape[1]])
-        _carry(row[2 * shape[1] :])
+        windows[_DUE, j] = 1.0
+    _flush(windows, limbs, 0, limbs.shape[0], shape)
+    _carry(limbs, 0, size)
+    _carry(limbs, size, 2 * size)
+    _carry(limbs, 2 * size, limbs.shape[1])
 
 
 # ---- histograms ------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def _bin(v):  # type: ignore[no-untyped-def]
-    """The upper half of the nearest float32; what is finite keeps out of the bins of infinity."""
-    bits = np.int64(bits_of(nearest_float32(v)))
-    if bits & 0x7FFFFFFF == 0x7F800000 and abs(v) < _INFINITY:
-        bits -= 1
-    return (bits >> 16) & 0xFFFF
-
-
-@kernel
-def add_to_histogram(a, counts):  # type: ignore[no-untyped-def]
-    """Count the elements of a in int64[4, HISTOGRAM_BINS], whose rows are to be added up.
-
-    Four rows, for an element that waits until the count of its predecessor is written waits for long where they are
-    equal, as zeros are. NaN fall into bins of their own, and into those of infinity.
-    """
-    if counts.shape[0] != 4 or counts.shape[1] != HISTOGRAM_BINS:
-        raise ValueError("counts must have 4 rows of 65,536 bins")
-    rest = a.size // 4 * 4
-    for p in range(0, rest, 4):
-        counts[0, _bin(a[p])] += 1
-        counts[1, _bin(a[p + 1])] += 1
-        counts[2, _bin(a[p + 2])] += 1
-        counts[3, _bin(a[p + 3])] += 1
-    for p in range(rest, a.size):
-        counts[0, _bin(a[p])] += 1
 
 
 @kernel
@@ -554,7 +673,8 @@ def add_to_histograms(a, start, n, inner, lo, hi, table):  # type: ignore[no-unt
         j = (start + p) // inner % n
         v = a[p]
         if lo <= j < hi and v == v:
-            key = j * HISTOGRAM_BINS + _bin(v)
+            # A negative zero is a zero.
+            key = j * HISTOGRAM_BINS + _bin(v + 0)
             at = _place(keys, key)
             keys[at] = key
             counts[at] += 1
@@ -575,10 +695,9 @@ def move_histograms(table, larger):  # type: ignore[no-untyped-def]
 NEURON_REDUCTIONS: dict[str, Reduction] = {
     "observe_neurons": Reduction(
         observe_neurons,
-        ("input", "input", "input", *["index"] * 6, "input", "tally", "counts", "sums", "sums", "counts"),
+        ("input", "input", "input", *["index"] * 6, "input", "tally", "counts", "sums", "sums", "counts", "bins"),
     ),
     "settle_neurons": Reduction(settle_neurons, ("tally", "sums", "counts")),
-    "add_to_histogram": Reduction(add_to_histogram, ("input", "counts")),
     "add_to_histograms": Reduction(add_to_histograms, ("input", *["index"] * 5, "counts")),
     "move_histograms": Reduction(move_histograms, ("counts", "counts")),
 }

@@ -22,8 +22,9 @@ _GRAIN = 1 << 16
 _NEURONS_TOGETHER = 128
 """The loops work at so many neurons at a time, so shares are multiples of it."""
 
-_SETTLED_EVERY = 1 << 28
-"""Samples of a neuron after which the carries of its sums are passed on; limbs have room for 2**31."""
+_SETTLED_EVERY = 1 << 26
+"""Elements after which the carries of the sums are passed on, each adding at most 9 digits of 32 bits to a limb, and the bins are added up,
+which count to 2**31."""
 
 _LEAST_TABLE = 1 << 12
 _NOTHING = np.empty(0, np.int64)
@@ -71,8 +72,8 @@ class Layout:
         rest = tuple(axis for axis in range(len(self.middle)) if axis not in self.neuron_axes)
         more = columns.shape[1:]
         order = (*rest, *self.neuron_axes, *range(len(self.middle), len(self.middle) + len(more)))
-        neurons = math.prod(self.shape)
-        return columns.reshape(*self.middle, *more).transpose(order).reshape(self.repeats, neurons, *more)
+        width = math.prod(self.shape)
+        return columns.reshape(*self.middle, *more).transpose(order).reshape(self.repeats, width, *more)
 
 
 def column_bytes(options: NeuronOptions, itemsize: int) -> int:
@@ -113,12 +114,11 @@ class NeuronTally:
         self._limbs = np.zeros((summed, limbs), np.int64)
         self._bounds = _bounds(options, slopes, dtype)
         self._wanted = _wanted(options, slopes, dtype)
+        self._slopes_are_tails = _slopes_are_tails(slopes)
         self._elements = self._unsettled = 0
-        self._histogram: npt.NDArray[np.int64] | None = None
+        self._histogram = np.zeros(HISTOGRAM_BINS, np.int64)
+        self._bins: list[npt.NDArray[np.int32]] = []
         self._table: npt.NDArray[np.int64] | None = None
-        if options.histogram == "layer":
-            self._add_to_histogram = compiler.load_reduction("add_to_histogram", dtype)
-            self._histogram = np.zeros((4, HISTOGRAM_BINS), np.int64)
         if options.histogram == "neuron":
             self._add_to_histograms = compiler.load_reduction("add_to_histograms", dtype)
             self._move = compiler.load_reduction("move_histograms", dtype)
@@ -132,21 +132,25 @@ class NeuronTally:
         source = a if x is None else x
         given = a[:0] if slopes is None else slopes
         arrays = (self._bounds, self._shape, self._counts, self._extremes, self._windows, self._limbs)
+        wanted = self._wanted | (neurons.SAME if x is None else 0)
 
         def observe(begin: int, end: int) -> None:
-            self._observe(a, source, given, first, n, inner, begin, end, self._wanted, *arrays)
+            # Each part of the work counts in bins of its own.
+            try:
+                bins = self._bins.pop()
+            except IndexError:
+                bins = np.zeros(HISTOGRAM_BINS if wanted & neurons.HISTOGRAM else 0, np.int32)
+            self._observe(a, source, given, first, n, inner, begin, end, wanted, *arrays, bins)
+            self._bins.append(bins)
 
         self._team.share(n, _NEURONS_TOGETHER, observe, grain=max(_GRAIN * n // a.size, 1))
-        if self._histogram is not None:
-            self._add_to_histogram(a, self._histogram)
         if self._table is not None:
             self._make_room(a.size)
             self._add_to_histograms(a, first, n, inner, 0, n, self._table)
         self._elements += a.size
-        self._unsettled += a.size // n + inner
-        if self._unsettled > _SETTLED_EVERY and self.options.sums:
-            self._settle(self._shape, self._windows, self._limbs)
-            self._unsettled = 0
+        self._unsettled += a.size
+        if self._unsettled > _SETTLED_EVERY:
+            self._settle_all()
 
     @property
     def histogram_bytes(self) -> int:
@@ -163,6 +167,15 @@ class NeuronTally:
         """Where the neurons are."""
         return self._layout
 
+    def _settle_all(self) -> None:
+        if self.options.sums:
+            self._settle(self._shape, self._windows, self._limbs)
+        if self.options.histogram == "layer":
+            for bins in self._bins:
+                self._histogram += bins
+                bins[:] = 0
+        self._unsettled = 0
+
     def _make_room(self, size: int) -> None:
         """Make the table of histograms large enough for as many new bins as there are elements to come."""
         assert self._table is not None
@@ -176,14 +189,19 @@ class NeuronTally:
 
     def state(self, activation: str, parameters: Mapping[str, float | str], first_sample: int = 0) -> NeuronStats:
         """The state of what was added; more may be added afterwards."""
+        self._settle_all()
         layout = self._layout
-        neurons = math.prod(layout.shape)
-        samples = self._elements // neurons if neurons else 0
+        width = math.prod(layout.shape)
+        samples = self._elements // width if width else 0
         raw = dict(zip(COUNT_ROWS, self._counts, strict=True))
         last = self._last_fired(raw.pop("last_fired"), first_sample)
         counts = {name: layout.gathered(row).sum(axis=0) for name, row in raw.items()}
-        if not self._wanted & _wants("TOLERANCE"):
+        if not self._wanted & neurons.TOLERANCE:
             counts["nonzero"] = counts["positive"] + counts["negative"]
+        if not self._wanted & neurons.FIRED:
+            counts["fired"] = counts["positive"] + (counts["negative"] if self.options.fired == "nonzero" else 0)
+        if self._slopes_are_tails:
+            counts["zero_gradient"] = counts["saturated_low"] + counts["saturated_high"]
         numbers = counts["samples"] - counts["nan"]
         counts["inactive"] = numbers - counts.pop("fired")
         counts["zero"] = numbers - counts.pop("nonzero")
@@ -215,8 +233,6 @@ class NeuronTally:
         return last
 
     def _sums(self) -> tuple[ExactSums, ExactSums, ExactSums]:
-        self._settle(self._shape, self._windows, self._limbs)
-        self._unsettled = 0
         limbs = self._layout.gathered(self._limbs).sum(axis=0)
         g = self._geometry
         value, square = (VALUE_OFFSET - g.offset) // 32, (SQUARE_OFFSET - g.square_offset) // 32
@@ -227,13 +243,14 @@ class NeuronTally:
         )
 
     def _histograms(self, counts: Mapping[str, Array]) -> Histogram | None:
-        if self._histogram is not None:
-            bins = self._histogram.sum(axis=0)
-            # NaN are not to be ordered. Some share a bin with an infinity, whose number is known.
+        if self.options.histogram == "layer":
+            bins = self._histogram.copy()
+            # NaN are not to be ordered. Some share a bin with an infinity, whose number is known, and zeros are in bins of NaN.
             bins[_POSITIVE_INFINITY:_NEGATIVE_ZERO] = 0
             bins[_NEGATIVE_INFINITY:] = 0
             bins[_POSITIVE_INFINITY] = counts["positive_infinity"].sum()
             bins[_NEGATIVE_INFINITY] = counts["negative_infinity"].sum()
+            bins[0] += (counts["samples"] - counts["nan"] - counts["positive"] - counts["negative"]).sum()
             return Histogram.of(np.arange(HISTOGRAM_BINS), bins)
         if self._table is None:
             return None
@@ -270,21 +287,26 @@ def _bounds(options: NeuronOptions, slopes: Slopes, dtype: np.dtype[np.floating]
     return np.array([*fired, -zero, zero, *saturated, *flat], dtype)
 
 
-def _wants(*names: str) -> int:
-    return sum(getattr(neurons, name) for name in names)
+def _slopes_are_tails(slopes: Slopes) -> bool:
+    """Whether the slope is 0 just where x is saturated, as relu's is, so that one count will do."""
+    bounds = (slopes.low, slopes.high, math.nan, math.nan)
+    flats = (slopes.flat_low, slopes.flat_high, slopes.flat_from, slopes.flat_to)
+    return not slopes.computed and all(a == b or (a != a and b != b) for a, b in zip(bounds, flats, strict=True))
 
 
 def _wanted(options: NeuronOptions, slopes: Slopes, dtype: np.dtype[np.floating]) -> int:
-    flat = (slopes.flat_low, slopes.flat_high, slopes.flat_from, slopes.flat_to)
+    flats = (slopes.flat_low, slopes.flat_high, slopes.flat_from, slopes.flat_to)
     flags = {
-        "SUMS": options.sums,
-        "WINDOWS": dtype.itemsize == 4,
-        "TOLERANCE": options.zero_tolerance > 0,
-        "SATURATION": not (math.isnan(slopes.low) and math.isnan(slopes.high)),
-        "FLATNESS": not all(map(math.isnan, flat)),
-        "SLOPES": slopes.computed,
+        neurons.SUMS: options.sums,
+        neurons.WINDOWS: dtype.itemsize == 4,
+        neurons.TOLERANCE: options.zero_tolerance > 0,
+        neurons.FIRED: options.fired == "abs>eps",
+        neurons.SATURATION: not (math.isnan(slopes.low) and math.isnan(slopes.high)),
+        neurons.FLATNESS: not (all(map(math.isnan, flats)) or _slopes_are_tails(slopes)),
+        neurons.SLOPES: slopes.computed,
+        neurons.HISTOGRAM: options.histogram == "layer",
     }
-    return _wants(*(name for name, flag in flags.items() if flag))
+    return sum(flag for flag, wanted in flags.items() if wanted)
 
 
 __all__ = ["Layout", "NeuronTally", "column_bytes"]
