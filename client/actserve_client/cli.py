@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from actserve import penalties
+from actserve.stats import NeuronStats
 
 from actserve_client import _files, _following, records
 from actserve_client._session import Nonfinite, Summary
@@ -122,11 +124,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_json(penalty)
 
-    stats = _command(commands, "stats", _stats, "dead-neuron statistics, of a file or of what a server monitors")
+    stats = _command(
+        commands,
+        "stats",
+        _stats,
+        "what a layer's neurons do: dead, dormant, saturated; of a file, or of what a server monitors",
+    )
     _add_subject(stats, optional=True)
     _add_watch(stats)
     stats.add_argument("--threshold", type=float, default=0.1, help="inactive fraction from which on it is dead [0.1]")
-    stats.add_argument("--neuron-axis", type=int, default=-1, help="the axis of the neurons [-1]")
+    stats.add_argument(
+        "--neuron-axis", type=int, action="append", metavar="K", help="the axis of the neurons; may be given again [-1]"
+    )
+    stats.add_argument(
+        "--fired",
+        default="positive",
+        metavar="RULE",
+        help="when a neuron fires: positive, nonzero, or abs>0.001 [positive]",
+    )
+    stats.add_argument("--zero-tolerance", type=float, default=0.0, help="what counts as zero: |a| up to this [0]")
+    stats.add_argument("--tau", type=float, default=0.0, help="mean |a|, by the layer's, up to which it is dormant [0]")
+    stats.add_argument(
+        "--saturation-eps", type=float, default=1e-3, help="part of the largest slope below which it is small [0.001]"
+    )
+    stats.add_argument(
+        "--dead-after-samples", type=int, metavar="N", help="tell which did not fire in the last N samples [in none]"
+    )
+    stats.add_argument("--first-sample", type=int, default=0, metavar="N", help="the index of the first sample [0]")
+    stats.add_argument("--post", action="store_true", help="the file holds the activations already, after NAME")
+    stats.add_argument("--histogram", choices=("layer", "neuron"), help="for quantiles; --plot takes the layer's")
+    stats.add_argument("--no-sums", action="store_true", help="leave exact sums out, and with them mean and dormancy")
+    stats.add_argument(
+        "--top", type=int, default=10, metavar="N", help="how many of the least active neurons to list [10]"
+    )
+    stats.add_argument("--state", metavar="FILE", help="write the state too, for merging")
+    stats.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the histogram and the map of dead neurons")
     _add_json(stats)
 
     _add_json(_command(commands, "list", _list, "the activations there are"))
@@ -396,44 +428,143 @@ def _stats(options: argparse.Namespace) -> None:
     if options.name is None or options.input is None:
         raise InvalidRequest("stats needs NAME and IN.npy, or --watch HOST:PORT", field="name")
     x = _read(options, options.input)
+    histogram = options.histogram or ("layer" if options.plot else None)
+    axes: list[int] = options.neuron_axis or [-1]
+    keywords: dict[str, Any] = {
+        **{name: getattr(options, name) for name in ("threshold", "fired", "zero_tolerance", "tau", "saturation_eps")},
+        **{name: getattr(options, name) for name in ("dead_after_samples", "first_sample")},
+        "neuron_axis": axes[0] if len(axes) == 1 else axes,
+        "input": "post" if options.post else "pre",
+        "histogram": histogram,
+        "sums": not options.no_sums,
+    }
+    if options.top < 0:
+        raise InvalidRequest(f"--top is {options.top}, and must not be negative", field="top")
+    if options.plot:
+        # Before anything long begins.
+        from actserve_client import plotting
+
+        options.plot.resolve().parent.mkdir(parents=True, exist_ok=True)
     with Client(options.server) as client, _progress(options.name, x) as progress:
-        stats = client.neuron_stats(
-            options.name,
-            x,
-            threshold=options.threshold,
-            neuron_axis=options.neuron_axis,
-            progress=progress,
-            **_how(options),
-        )
-    dead = np.flatnonzero(stats.dead)
-    samples = stats.columns["samples"]
+        stats = client.neuron_stats(options.name, x, progress=progress, **keywords, **_how(options))
+    if options.state:
+        Path(options.state).write_bytes(stats.state)
+    if options.plot:
+        plotting.plot_neurons(stats, options.plot)
     if options.json:
-        _print_json(
-            {
-                "neurons": stats.neurons,
-                "samples": int(samples[0]) if len(samples) else 0,
-                "threshold": stats.threshold,
-                "dead_fraction": stats.dead_fraction,
-                "dead": dead,
-                "inactive_fraction": stats.inactive_fraction,
-                "zero_fraction": stats.zero_fraction,
-                "nan": stats.columns["nan"],
-            }
+        _print_json(_stats_json(stats))
+    else:
+        _print_stats(stats, options.input, options.top)
+        if options.plot:
+            print(f"the plot is in {options.plot}")
+
+
+_QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+
+
+def _stats_json(stats: NeuronStats) -> dict[str, Any]:
+    """All figures by name; what is not known is null."""
+    arrays = (
+        "inactive_fraction",
+        "zero_fraction",
+        "saturated_fraction",
+        "vanishing_fraction",
+        "mean",
+        "variance",
+        "min",
+        "max",
+    )
+    found: dict[str, Any] = {
+        "activation": stats.activation,
+        "parameters": dict(stats.parameters),
+        **dataclasses.asdict(stats.options),
+        "shape": stats.shape,
+        "neurons": stats.neurons,
+        "samples": stats.layer.samples,
+        "dead_fraction": stats.dead_fraction,
+        "layer": stats.layer,
+        "dead": np.flatnonzero(stats.dead),
+        "never_fired": np.flatnonzero(stats.never_fired),
+        "not_fired_recently": np.flatnonzero(stats.not_fired_recently),
+        "dormant": np.flatnonzero(stats.dormant),
+        "last_fired": stats.last_fired,
+        "nan": stats.nan,
+        **{name: getattr(stats, name) for name in arrays},
+    }
+    if stats.histogram is not None:
+        found["quantiles"] = {str(q): stats.quantile(q) for q in _QUANTILES}
+    return found
+
+
+def _print_stats(stats: NeuronStats, source: str, top: int) -> None:
+    layer, options = stats.layer, stats.options
+    n = stats.neurons
+
+    def of_neurons(count: int) -> tuple[str, str]:
+        return f"{count:,} ({count / n if n else 0:.1%})", _bar(count / n if n else 0.0)
+
+    def of_all(share: float) -> tuple[str, str]:
+        return ("unknown", "") if math.isnan(share) else (f"{share:.1%}", _bar(share))
+
+    def number(value: float) -> tuple[str, str]:
+        return ("unknown" if math.isnan(value) else f"{value:.6g}", "")
+
+    after = options.dead_after_samples
+    recently = [(f"not fired in the last {after:,} samples", *of_neurons(layer.not_fired_recently))] if after else []
+    dormant = (
+        [(f"dormant (mean |a| <= {options.tau:g} of the layer's)", *of_neurons(layer.dormant))] if options.sums else []
+    )
+    quantiles = []
+    if options.histogram == "layer":
+        quantiles = [(f"quantile {q:g}", *number(stats.quantile(q))) for q in _QUANTILES]
+    infinite = layer.positive_infinity + layer.negative_infinity
+    rows = [
+        ("neurons", f"{n:,}" if len(stats.shape) == 1 else f"{n:,} {list(stats.shape)}", ""),
+        ("samples of each", f"{layer.samples:,}", ""),
+        (f"dead (inactive fraction >= {options.threshold:g})", *of_neurons(layer.dead)),
+        ("never fired", *of_neurons(layer.never_fired)),
+        *recently,
+        *dormant,
+        ("inactive activations", *of_all(layer.inactive_fraction)),
+        ("zero activations", *of_all(layer.zero_fraction)),
+        ("saturated", *of_all(layer.saturated_fraction)),
+        ("slope exactly 0", *of_all(layer.vanishing_fraction)),
+        ("not zero in a sample (L0)", *number(layer.l0)),
+        ("mean", *number(layer.mean)),
+        ("standard deviation", *number(math.sqrt(layer.variance) if layer.variance >= 0 else math.nan)),
+        ("least and largest", f"{layer.min:.6g}, {layer.max:.6g}", ""),
+        *quantiles,
+        ("NaN, infinite", f"{layer.nan:,}, {infinite:,}", ""),
+    ]
+    fired = {"positive": "a > 0", "nonzero": "a != 0"}.get(options.fired, f"|a| > {options.eps:g}")
+    _print_table(("", "", ""), rows, title=f"{stats.activation} over {source}; a neuron fires when {fired}")
+    shown = _least_active(stats, top)
+    if len(shown):
+        _print_table(
+            ("neuron", "inactive", "", "last fired", "mean", "largest", "is"),
+            [_neuron_row(stats, place) for place in shown],
+            title=f"the {len(shown)} least active neurons",
         )
-        return
-    shown = ", ".join(map(str, dead[:20])) + (f", … {len(dead) - 20} more" if len(dead) > 20 else "")
-    mean = float(np.mean(stats.inactive_fraction)) if stats.neurons else 0.0
-    _print_table(
-        ("", ""),
-        [
-            ("neurons", f"{stats.neurons:,}"),
-            ("samples of each", f"{int(samples[0]) if len(samples) else 0:,}"),
-            ("mean inactive fraction", f"{mean:.4f}"),
-            (f"dead (inactive fraction >= {stats.threshold:g})", f"{len(dead):,} ({stats.dead_fraction:.1%})"),
-            ("which are dead", shown or "none"),
-            ("NaN", f"{int(stats.columns['nan'].sum()):,}"),
-        ],
-        title=f"{stats.activation} over {options.input}",
+
+
+def _least_active(stats: NeuronStats, top: int) -> Sequence[int]:
+    order = np.argsort(-stats.inactive_fraction.reshape(-1), kind="stable")
+    found: list[int] = order[:top].tolist()
+    return found
+
+
+def _neuron_row(stats: NeuronStats, place: int) -> tuple[str, ...]:
+    where = np.unravel_index(place, stats.shape)
+    inactive, last, mean = float(stats.inactive_fraction[where]), int(stats.last_fired[where]), float(stats.mean[where])
+    conditions = (("dead", stats.dead), ("never fired", stats.never_fired), ("dormant", stats.dormant))
+    return (
+        ", ".join(str(int(index)) for index in where),
+        "unknown" if math.isnan(inactive) else f"{inactive:.1%}",
+        "" if math.isnan(inactive) else _bar(inactive),
+        "never" if last < 0 else f"{last:,}",
+        "unknown" if math.isnan(mean) else f"{mean:.6g}",
+        f"{float(stats.max[where]):.6g}",
+        ", ".join(name for name, flags in conditions if flags[where]),
     )
 
 
@@ -447,6 +578,22 @@ def _watch(options: argparse.Namespace) -> None:
     if options.count is not None and options.count < 1:
         raise InvalidRequest(f"--count is {options.count}, and must be at least 1", field="count")
     _following.follow(options.watch, interval_s=options.interval, count=options.count, as_json=options.json)
+
+
+_BAR_WIDTH = 20
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def _bar(share: float) -> str:
+    """A share as a bar of text.
+
+    >>> _bar(0.5)
+    '██████████'
+    """
+    eighths = round(share * _BAR_WIDTH * 8)
+    if share > 0:
+        eighths = max(eighths, 1)
+    return ("█" * (eighths // 8) + _EIGHTHS[eighths % 8]).rstrip()
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Pictures: curves and derivatives as the article's visualizer draws them, and the course of the demo's training.
+"""Pictures: curves and derivatives as the article's visualizer draws them, a layer's neurons, and the demo's training.
 
 Needs matplotlib (`pip install 'actserve[plot]'`); draws to files, never to a screen.
 """
@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from actserve.stats import BINS, Histogram
 
 from actserve_client.client import Client
 from actserve_client.records import Activation
 
 if TYPE_CHECKING:
+    from actserve.stats import NeuronStats
+
     from actserve_client.demo import Epoch
 
 _POINTS = 1001
@@ -151,4 +154,68 @@ def plot_training(client: Client, epochs: Sequence[Epoch], names: Sequence[str],
     figure.savefig(output, dpi=110, format="png")
 
 
-__all__ = ["draw_activation", "plot_activations", "plot_training"]
+_BARS = 120
+_MAP_WIDTH = 128
+
+
+def plot_neurons(stats: NeuronStats, output: Path) -> None:
+    """Write a PNG with the distribution of a layer's activations, and a map of its neurons by how often they are inactive.
+
+    Each neuron is a square of the map, in the order of their indices; dead ones are framed in red. Without a histogram the
+    first panel shows how many neurons have which inactive fraction.
+    """
+    figure, grid = _figure(1, 2, 6.0, 4.2)
+    left, right = grid[0]
+    if stats.histogram is None:
+        left.hist(stats.inactive_fraction.reshape(-1), bins=50, range=(0, 1), color="tab:blue")
+        left.set_xlabel("inactive fraction")
+        left.set_ylabel("neurons")
+    else:
+        _draw_distribution(left, stats)
+    left.set_title(f"{stats.activation}: {stats.layer.samples:,} samples of {stats.neurons:,} neurons", fontsize=10)
+    left.grid(True, alpha=0.3)
+    _draw_map(right, stats)
+    figure.savefig(output, dpi=120, format="png")
+
+
+def _draw_distribution(axes: Any, stats: NeuronStats) -> None:
+    """The numbers but zero, in bars of one width: the histogram's bins, which are wider the larger their numbers, spread over them."""
+    assert stats.histogram is not None
+    low, high, counts = Histogram.of(stats.histogram.keys % BINS, stats.histogram.counts).bins()
+    total = int(counts.sum())
+    zero = int(counts[(low == 0) | (high == 0)].sum())
+    drawn = (low != 0) & (high != 0) & np.isfinite(low) & np.isfinite(high)
+    low, high, counts = low[drawn], high[drawn], counts[drawn]
+    if counts.size:
+        # Without the rarest at either end, so that one outlier does not make the rest a single bar.
+        reached = np.cumsum(counts) / counts.sum()
+        first, last = np.searchsorted(reached, (5e-4, 1 - 5e-4))
+        edges = np.linspace(low[first], high[last], _BARS + 1)
+        below = np.clip((edges[:, np.newaxis] - low) / (high - low), 0, 1) @ counts
+        axes.stairs(np.diff(below), edges, fill=True, color="tab:blue")
+        axes.set_yscale("log")
+    axes.set_xlabel(f"activation; {zero / max(total, 1):.1%} are zero and not drawn")
+    axes.set_ylabel("activations")
+
+
+def _draw_map(axes: Any, stats: NeuronStats) -> None:
+    inactive, dead = stats.inactive_fraction.reshape(-1), stats.dead.reshape(-1)
+    width = min(max(math.ceil(math.sqrt(inactive.size * 1.4)), 1), _MAP_WIDTH)
+    rows = max(math.ceil(inactive.size / width), 1)
+    table = np.full(rows * width, math.nan)
+    table[: inactive.size] = inactive
+    image = axes.imshow(table.reshape(rows, width), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+    places = np.flatnonzero(dead)
+    size = max(min((220 / max(width, rows)) ** 2, 200), 1)
+    axes.scatter(
+        places % width, places // width, s=size, marker="s", facecolors="none", edgecolors="red", linewidths=0.8
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(
+        f"inactive fraction of each neuron; {places.size:,} dead (>= {stats.threshold:g}) in red", fontsize=10
+    )
+    axes.figure.colorbar(image, ax=axes, shrink=0.85)
+
+
+__all__ = ["draw_activation", "plot_activations", "plot_neurons", "plot_training"]

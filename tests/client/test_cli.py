@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from actserve.v1 import compute_pb2
-from actserve_client import Client
+from actserve_client import Client, merge
 from actserve_client.cli import main
 from google.protobuf import json_format
 
@@ -167,6 +167,47 @@ def test_an_option_of_another_regularizer_is_refused(
     options = ("--server", address, "--regularizer", "lp", "--option", "rho=1")
     assert main(["penalty", "relu", x_file, *options]) == 1
     assert capsys.readouterr().err == "actserve: --option rho: lp has no such parameter (it takes: p)\n"
+
+
+def test_stats_of_every_kind(run: Any, client: Client, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(0, 3, (200, 3, 4)).astype(np.float32)
+    x[:, 1, 2] = -1
+    x[5, 0, 0] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    file, state, plot = (str(tmp_path / name) for name in ("x.npy", "x.state", "x.png"))
+    options = ("--neuron-axis", "1", "--neuron-axis", "-1", "--fired", "abs>0.5", "--tau", "0.1", "--threshold", "0.9")
+    more = ("--dead-after-samples", "50", "--first-sample", "7", "--histogram", "layer")
+    answer = json.loads(run("stats", "relu", file, *options, *more, "--json", "--state", state, "--plot", plot))
+    stats = client.neuron_stats(
+        "relu", x, neuron_axis=(1, -1), fired="abs>0.5", tau=0.1, threshold=0.9, dead_after_samples=50, first_sample=7,
+        histogram="layer",
+    )  # fmt: skip
+    assert Path(state).read_bytes() == stats.state
+    assert merge([Path(state).read_bytes()]) == stats
+    assert Path(plot).read_bytes().startswith(b"\x89PNG")
+    assert answer["shape"] == [3, 4]
+    assert answer["dead"] == answer["never_fired"] == answer["dormant"] == [6]
+    assert answer["mean"] == stats.mean.tolist()
+    assert answer["layer"]["variance"] == stats.layer.variance
+    assert answer["quantiles"]["0.5"] == stats.quantile(0.5)
+    text = run("stats", "relu", file, *options, *more, "--top", "2", "--plot", plot)
+    assert "the 2 least active neurons" in text
+    assert re.search(r"1, 2 +100.0% +█{20} +never +0 ", text)
+    assert "not fired in the last 50 samples" in text
+    assert "a neuron fires when |a| > 0.5" in text
+    after = json.loads(run("stats", "gelu", file, "--post", "--no-sums", "--json"))
+    assert after["layer"]["saturated_fraction"] is None
+    assert after["mean"] == [None] * 4
+    assert run("stats", "relu", file, "--post", "--no-sums", "--top", "0").count("unknown") == 2
+    assert "--top is -1" in run("stats", "relu", file, "--top", "-1", status=1)
+    assert "fired is 'often'" in run("stats", "relu", file, "--fired", "often", status=1)
+
+
+def test_stats_of_no_neurons_and_of_no_samples(run: Any, tmp_path: Path) -> None:
+    for shape in ((3, 0), (0, 3)):
+        np.save(tmp_path / "x.npy", np.zeros(shape))
+        assert "neurons" in run("stats", "relu", str(tmp_path / "x.npy"), "--plot", str(tmp_path / "x.png"))
+        assert json.loads(run("stats", "relu", str(tmp_path / "x.npy"), "--json"))["dead_fraction"] == 0
 
 
 def test_the_catalogue(run: Any, client: Client) -> None:

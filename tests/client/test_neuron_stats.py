@@ -14,6 +14,8 @@ import pytest
 from actserve.stats import NeuronStats
 from actserve.v1 import compute_pb2, errors_pb2, service_pb2, service_pb2_grpc
 from actserve_client import AsyncClient, Client, InvalidRequest, LimitExceeded, merge
+from actserve_server.kernels.compiler import load_reduction
+from actserve_server.kernels.neurons import NEURON_REDUCTIONS
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,6 +27,14 @@ Array = np.ndarray[Any, Any]
 SHARED = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 SPECIAL = [math.nan, math.inf, -math.inf, 0.0, -0.0, 5e-324, -1e-310, 1e-45, -1.2e-38, 3.4e38, -1.0, 1.0]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled() -> None:
+    """What takes longest to compile is compiled before any deadline runs."""
+    for dtype in (np.float32, np.float64):
+        for name in NEURON_REDUCTIONS:
+            load_reduction(name, dtype)
 
 
 def wild(dtype: Any, shape: Any, seed: int, decades: float = 15.0) -> Array:

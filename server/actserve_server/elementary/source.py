@@ -34,3 +34,9 @@ def kernel(function: _F) -> _F:
     """
     function.__actserve_kernel__ = True  # type: ignore[attr-defined]
     return function
+
+
+def apart(function: _F) -> _F:
+    """Mark a kernel that works on arrays as one to be called and not inlined, which takes less time to compile."""
+    function.__actserve_apart__ = True  # type: ignore[attr-defined]
+    return kernel(function)

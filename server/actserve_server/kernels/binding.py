@@ -74,13 +74,15 @@ class Bindings:
         return function
 
     def inline(self, function: types.FunctionType) -> Function:
-        """A function for other compiled functions to call; LLVM always inlines it, so that their loops vectorize."""
+        """A function for other compiled functions to call; LLVM always inlines it, so that their loops vectorize, unless it is
+        marked `apart`."""
         if function not in self._bound:
             self._bound[function] = None
             names = self._names(function)
             content = digest(function, self._primitives).hex()[:20]
             copy = self._copy(function, names, f"{function.__name__}_{self._scalar.__name__}_{content}")
-            self._bound[function] = numba.njit(forceinline=True, error_model="numpy")(copy)
+            inlined = not getattr(function, "__actserve_apart__", False)
+            self._bound[function] = numba.njit(forceinline=inlined, error_model="numpy")(copy)
         bound = self._bound[function]
         if bound is None:
             raise TypeError(f"kernel {function.__qualname__} calls itself")

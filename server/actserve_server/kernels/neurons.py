@@ -16,7 +16,7 @@ import dataclasses
 import numpy as np
 
 from actserve_server.elementary.bits import bits_of, float_of, fma, larger, nearest_float32, smaller
-from actserve_server.elementary.source import kernel
+from actserve_server.elementary.source import apart, kernel
 from actserve_server.kernels.reductions import Reduction
 
 __all__ = ["BOUNDS", "COUNT_ROWS", "HISTOGRAM_BINS", "NEURON_REDUCTIONS", "WINDOW_ROWS", "Geometry", "geometry"]
@@ -38,20 +38,13 @@ COUNT_ROWS = (
 """What the rows of the counts hold. last_fired is the sample in which the neuron fired last, and -1 at first."""
 
 BOUNDS = (
-    "fired_below",
-    "fired_above",
-    "zero_below",
-    "zero_above",
-    "low",
-    "high",
-    "flat_low",
-    "flat_high",
-    "flat_from",
-    "flat_to",
+    *("fired_below", "fired_above", "zero_below", "zero_above", "low", "high"),
+    *("flat_low", "flat_high", "flat_from", "flat_to", "slope_low", "slope_high", "slope_from", "slope_to"),
 )
 """What the bounds say, each of the type of the elements. A neuron fires where a < fired_below or a > fired_above, and is not
 zero where a < zero_below or a > zero_above. Of whatever the slope depends on, x or a: saturated low where it is <= low, high where it
-is >= high; the slope is exactly 0 where it is <= flat_low, >= flat_high, or within [flat_from, flat_to]. A NaN never is."""
+is >= high; the slope is exactly 0 where it is <= flat_low, >= flat_high, or within [flat_from, flat_to]. Where slopes are given,
+they are 0 where they are so of the last four. A NaN bounds nothing, and is within no bounds."""
 
 _SAMPLES, _POSITIVE, _NEGATIVE, _NAN, _POSITIVE_INFINITY, _NEGATIVE_INFINITY = 0, 1, 2, 3, 4, 5
 _FIRED, _NONZERO, _LOW, _HIGH, _FLAT, _LAST = 6, 7, 8, 9, 10, 11
@@ -130,7 +123,7 @@ def _digits(number, position):  # type: ignore[no-untyped-def]
     return position >> 5, low & _DIGIT, high & _DIGIT, high >> 32
 
 
-@kernel
+@apart
 def _add_each(tile, rows, line, width, j0, limbs, shape, bottoms, below):  # type: ignore[no-untyped-def]
     """The slow way, for all that is not 0, or only what is below its column's window: a number and its square, an integer of 106
     bits, in three products of its halves."""
@@ -161,30 +154,21 @@ def _add_each(tile, rows, line, width, j0, limbs, shape, bottoms, below):  # typ
                 significand >>= 29
                 exponent += 29
             position = exponent - 1075
-            limb, low, middle, high = _digits(significand, position + offset)
-            limb += 0 if bits >= 0 else size
-            limbs[j, limb] += low
-            limbs[j, limb + 1] += middle
-            limbs[j, limb + 2] += high
             upper = significand >> 27
             lower = significand & 0x7FFFFFF
-            position = 2 * position + square_offset
-            limb, low, middle, high = _digits(lower * lower, position)
-            limbs[j, squares + limb] += low
-            limbs[j, squares + limb + 1] += middle
-            limbs[j, squares + limb + 2] += high
-            if upper:
-                limb, low, middle, high = _digits(upper * lower, position + 28)
-                limbs[j, squares + limb] += low
-                limbs[j, squares + limb + 1] += middle
-                limbs[j, squares + limb + 2] += high
-                limb, low, middle, high = _digits(upper * upper, position + 54)
-                limbs[j, squares + limb] += low
-                limbs[j, squares + limb + 1] += middle
-                limbs[j, squares + limb + 2] += high
+            for part in range(4 if upper else 2):
+                if part == 0:
+                    number, at, base = significand, position + offset, 0 if bits >= 0 else size
+                else:
+                    number = lower * lower if part == 1 else upper * (lower if part == 2 else upper)
+                    at, base = 2 * position + square_offset + (part - 1) * 28 - (part == 3) * 2, squares
+                limb, low, middle, high = _digits(number, at)
+                limbs[j, base + limb] += low
+                limbs[j, base + limb + 1] += middle
+                limbs[j, base + limb + 2] += high
 
 
-@kernel
+@apart
 def _flush(windows, limbs, begin, end, shape):  # type: ignore[no-untyped-def]
     """Move into their limbs what the windows hold of those neurons from begin to end that are due."""
     offset, size, square_offset = shape[0], shape[1], shape[2]
@@ -198,24 +182,19 @@ def _flush(windows, limbs, begin, end, shape):  # type: ignore[no-untyped-def]
             unit = _power_of_two(43 - exponent)
             total = np.int64(windows[_SUM, j] * unit)
             magnitude = np.int64(windows[_MAGNITUDE, j] * unit)
-            limb, low, middle, high = _digits((magnitude + total) >> 1, exponent - 43 + offset)
-            limbs[j, limb] += low
-            limbs[j, limb + 1] += middle
-            limbs[j, limb + 2] += high
-            limb, low, middle, high = _digits((magnitude - total) >> 1, exponent - 43 + offset)
-            limbs[j, size + limb] += low
-            limbs[j, size + limb + 1] += middle
-            limbs[j, size + limb + 2] += high
             above = np.int64(windows[_HIGH_SQUARES, j] * _power_of_two(42 - 2 * exponent))
-            limb, low, middle, high = _digits(above, 2 * exponent - 42 + square_offset)
-            limbs[j, squares + limb] += low
-            limbs[j, squares + limb + 1] += middle
-            limbs[j, squares + limb + 2] += high
             rest = np.int64(windows[_LOW_SQUARES, j] * _power_of_two(86 - 2 * exponent))
-            limb, low, middle, high = _digits(rest, 2 * exponent - 86 + square_offset)
-            limbs[j, squares + limb] += low
-            limbs[j, squares + limb + 1] += middle
-            limbs[j, squares + limb + 2] += high
+            for part in range(4):
+                if part < 2:
+                    number, base = (magnitude + (-total if part else total)) >> 1, part * size
+                    at = exponent - 43 + offset
+                else:
+                    number, base = above if part == 2 else rest, squares
+                    at = 2 * exponent - (42 if part == 2 else 86) + square_offset
+                limb, low, middle, high = _digits(number, at)
+                limbs[j, base + limb] += low
+                limbs[j, base + limb + 1] += middle
+                limbs[j, base + limb + 2] += high
         windows[_DUE, j] = 0.0
         windows[_PENDING, j] = 0.0
         windows[_SUM, j] = 0.0
@@ -224,7 +203,7 @@ def _flush(windows, limbs, begin, end, shape):  # type: ignore[no-untyped-def]
         windows[_LOW_SQUARES, j] = 0.0
 
 
-@kernel
+@apart
 def _gather(tile, x, begin, j0, width, s0, samples, n, inner):  # type: ignore[no-untyped-def]
     """Copy the elements of some neurons and samples: tile[s, j]."""
     if inner == 1 and width == n:
@@ -258,7 +237,7 @@ def _gather(tile, x, begin, j0, width, s0, samples, n, inner):  # type: ignore[n
 # knows: with a load in one branch only LLVM writes through masks, and with many arrays it gives up vectorizing.
 
 
-@kernel
+@apart
 def _signs(tile, rows, line, packed, ends):  # type: ignore[no-untyped-def]
     """Count what is positive, negative and NaN, and find the least and the largest; not so in columns with a NaN."""
     for c in range(line):
@@ -274,7 +253,7 @@ def _signs(tile, rows, line, packed, ends):  # type: ignore[no-untyped-def]
             ends[_LINE + c] = larger(v, ends[_LINE + c])
 
 
-@kernel
+@apart
 def _extremes(tile, rows, line, ends):  # type: ignore[no-untyped-def]
     """The least and the largest, where there are NaN."""
     for c in range(line):
@@ -287,7 +266,7 @@ def _extremes(tile, rows, line, ends):  # type: ignore[no-untyped-def]
         ends[_LINE + c] = high
 
 
-@kernel
+@apart
 def _last_outside(tile, rows, line, below, above, numbers, last):  # type: ignore[no-untyped-def]
     """Find the last line in which each column is outside two bounds; `numbers` are -1, 0, 1, … in the elements' type."""
     nowhere = numbers[0]
@@ -301,7 +280,7 @@ def _last_outside(tile, rows, line, below, above, numbers, last):  # type: ignor
             last[c] = larger(at if (v > above) | (v < below) else nowhere, last[c])
 
 
-@kernel
+@apart
 def _outside(tile, rows, line, below, above, packed):  # type: ignore[no-untyped-def]
     """Count what is outside two bounds."""
     for c in range(line):
@@ -313,7 +292,7 @@ def _outside(tile, rows, line, below, above, packed):  # type: ignore[no-untyped
             packed[c] += np.int32((v > above) | (v < below))
 
 
-@kernel
+@apart
 def _tails(tile, rows, line, low, high, packed):  # type: ignore[no-untyped-def]
     """Count what is at or below one bound, and at or above another."""
     for c in range(line):
@@ -325,7 +304,7 @@ def _tails(tile, rows, line, low, high, packed):  # type: ignore[no-untyped-def]
             packed[c] += np.int32(v <= low) + (np.int32(v >= high) << 10)
 
 
-@kernel
+@apart
 def _flats(tile, rows, line, low, high, begin, end, packed):  # type: ignore[no-untyped-def]
     """Count what is in either tail or in the interval between."""
     for c in range(line):
@@ -337,17 +316,7 @@ def _flats(tile, rows, line, low, high, begin, end, packed):  # type: ignore[no-
             packed[c] += np.int32((v <= low) | (v >= high) | ((v >= begin) & (v <= end)))
 
 
-@kernel
-def _zeros(tile, rows, line, packed):  # type: ignore[no-untyped-def]
-    for c in range(line):
-        packed[c] = 0
-    for r in range(rows):
-        row = tile[r * line : (r + 1) * line]
-        for c in range(line):
-            packed[c] += np.int32(row[c] == 0)
-
-
-@kernel
+@apart
 def _sum_window(tile, rows, line, bottoms, work):  # type: ignore[no-untyped-def]
     """Add up what lies in each column's window, four lines at a time; whether anything does not.
 
@@ -391,7 +360,7 @@ def _bin(v):  # type: ignore[no-untyped-def]
     return (bits >> 16) & 0xFFFF
 
 
-@kernel
+@apart
 def _count_bins(tile, size, places, bins, single):  # type: ignore[no-untyped-def]
     """Count the bins of a tile, and zeros in any bins of NaN.
 
@@ -414,7 +383,7 @@ def _count_bins(tile, size, places, bins, single):  # type: ignore[no-untyped-de
 # ---- a tile ----------------------------------------------------------------------------------------------------------
 
 
-@kernel
+@apart
 def _place_windows(windows, limbs, j0, width, ends, samples, shape):  # type: ignore[no-untyped-def]
     """Make the windows of neurons fit so many samples more, between these extremes."""
     due = False
@@ -438,12 +407,12 @@ def _place_windows(windows, limbs, j0, width, ends, samples, shape):  # type: ig
         windows[_PENDING, j] += samples
 
 
-@kernel
+@apart
 def _sum_tile(tile, lines, lanes, width, ends, j0, limbs, windows, shape, bottoms, work, quick):  # type: ignore[no-untyped-def]
     """Add a tile to the sums of its neurons. What is not finite must be 0 in it, and the lines after its last."""
     line = lanes * width
     if not quick:
-        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, False)
+        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, quick != 0)
         return
     for lane in range(1, lanes):
         for j in range(width):
@@ -469,7 +438,51 @@ def _sum_tile(tile, lines, lanes, width, ends, j0, limbs, windows, shape, bottom
             windows[_MAGNITUDE, j0 + j] += work[2 * _LINE + c]
             windows[_LOW_SQUARES, j0 + j] += work[3 * _LINE + c]
     if left:
-        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, True)
+        _add_each(tile, lines, line, width, j0, limbs, shape, bottoms, left)
+
+
+@apart
+def _count_up(packed, shift, lanes, width, counts, row, j0):  # type: ignore[no-untyped-def]
+    """Add one of the counts that are packed for each column to those of its neuron; whether any is not 0."""
+    some = False
+    for lane in range(lanes):
+        for j in range(width):
+            count = (packed[lane * width + j] >> shift) & _FIELD
+            counts[row, j0 + j] += count
+            some |= count != 0
+    return some
+
+
+@apart
+def _note_last(last, s0, lanes, width, counts, j0):  # type: ignore[no-untyped-def]
+    for lane in range(lanes):
+        for j in range(width):
+            line = np.int64(last[lane * width + j])
+            counts[_LAST, j0 + j] = max(counts[_LAST, j0 + j], s0 + line * lanes + lane if line >= 0 else -1)
+
+
+@apart
+def _note_extremes(ends, lanes, width, extremes, j0):  # type: ignore[no-untyped-def]
+    """Whether any is infinite."""
+    infinite = False
+    for lane in range(lanes):
+        for j in range(width):
+            least, most = np.float64(ends[lane * width + j]), np.float64(ends[_LINE + lane * width + j])
+            extremes[0, j0 + j] = min(extremes[0, j0 + j], least)
+            extremes[1, j0 + j] = max(extremes[1, j0 + j], most)
+            infinite |= (least == -_INFINITY) | (most == _INFINITY)
+    return infinite
+
+
+@apart
+def _scrub(tile, samples, width, counts, j0):  # type: ignore[no-untyped-def]
+    """Count infinities, and put 0 for all that is not finite and has no place in a sum."""
+    for k in range(samples):
+        for j in range(width):
+            v = tile[k * width + j]
+            counts[_POSITIVE_INFINITY, j0 + j] += v == _INFINITY
+            counts[_NEGATIVE_INFINITY, j0 + j] += v == -_INFINITY
+            tile[k * width + j] = v if abs(v) < _INFINITY else 0
 
 
 @kernel
@@ -489,8 +502,8 @@ def observe_neurons(  # type: ignore[no-untyped-def]
         raise ValueError("x must have as many elements as a")
     if wanted & SLOPES and slopes.size != a.size:
         raise ValueError("the slopes must have as many elements as a")
-    if bounds.size != 10 or counts.shape[0] != 12 or extremes.shape[0] != 2:
-        raise ValueError("there must be 10 bounds, 12 rows of counts and 2 of extremes")
+    if bounds.size != 14 or counts.shape[0] != 12 or extremes.shape[0] != 2:
+        raise ValueError("there must be 14 bounds, 12 rows of counts and 2 of extremes")
     if wanted & SUMS and (limbs.shape[0] != n or windows.shape[1] != n or limbs.shape[1] != 2 * shape[1] + shape[3]):
         raise ValueError("limbs and windows must have a place for every neuron")
     if wanted & HISTOGRAM and bins.size != HISTOGRAM_BINS:
@@ -536,94 +549,52 @@ def observe_neurons(  # type: ignore[no-untyped-def]
                 samples, line, s0 = lines * lanes, lanes * width, s_begin + done
                 done += samples
                 _gather(tile, a, start, j0, width, s0, samples, n, inner)
-                part = counts[:, j0 : j0 + width]
-                found = extremes[:, j0 : j0 + width]
-
+                for j in range(j0, j0 + width):
+                    counts[_SAMPLES, j] += samples
+                # For Numba would compile `_count_up` anew for each constant that it is called with.
+                nil = samples & 0
                 _signs(tile, lines, line, packed, ends)
-                spoilt = False
-                for lane in range(lanes):
-                    for j in range(width):
-                        c = lane * width + j
-                        part[_POSITIVE, j] += packed[c] & _FIELD
-                        part[_NEGATIVE, j] += (packed[c] >> 10) & _FIELD
-                        part[_NAN, j] += packed[c] >> 20
-                        spoilt |= packed[c] >> 20 != 0
+                _count_up(packed, nil + 0, lanes, width, counts, nil + (_POSITIVE), j0)
+                _count_up(packed, nil + 10, lanes, width, counts, nil + (_NEGATIVE), j0)
+                spoilt = _count_up(packed, nil + 20, lanes, width, counts, nil + (_NAN), j0)
                 if spoilt:
                     _extremes(tile, lines, line, ends)
-                for lane in range(lanes):
-                    for j in range(width):
-                        c = lane * width + j
-                        found[0, j] = min(found[0, j], np.float64(ends[c]))
-                        found[1, j] = max(found[1, j], np.float64(ends[_LINE + c]))
-                        spoilt |= (ends[c] == -_INFINITY) | (ends[_LINE + c] == _INFINITY)
-                for j in range(width):
-                    part[_SAMPLES, j] += samples
-
+                spoilt |= _note_extremes(ends, lanes, width, extremes, j0)
                 _last_outside(tile, lines, line, bounds[0], bounds[1], numbers, last)
-                for lane in range(lanes):
-                    for j in range(width):
-                        row = np.int64(last[lane * width + j])
-                        part[_LAST, j] = max(part[_LAST, j], s0 + row * lanes + lane if row >= 0 else -1)
-                if wanted & FIRED:
-                    _outside(tile, lines, line, bounds[0], bounds[1], packed)
-                    for lane in range(lanes):
-                        for j in range(width):
-                            part[_FIRED, j] += packed[lane * width + j]
-                if wanted & TOLERANCE:
-                    _outside(tile, lines, line, bounds[2], bounds[3], packed)
-                    for lane in range(lanes):
-                        for j in range(width):
-                            part[_NONZERO, j] += packed[lane * width + j]
-
-                if wanted & (SATURATION | FLATNESS) and not wanted & SAME:
-                    _gather(other, x, start, j0, width, s0, samples, n, inner)
+                _note_last(last, s0, lanes, width, counts, j0)
+                for rule in range(2):
+                    if wanted & (TOLERANCE if rule else FIRED):
+                        _outside(tile, lines, line, bounds[2 * rule], bounds[2 * rule + 1], packed)
+                        _count_up(packed, nil + 0, lanes, width, counts, nil + (_NONZERO if rule else _FIRED), j0)
+                seen = tile
+                if wanted & (SATURATION | FLATNESS | SLOPES) and not wanted & SAME:
+                    seen = other
+                    _gather(other, slopes if wanted & SLOPES else x, start, j0, width, s0, samples, n, inner)
+                if wanted & (FLATNESS | SLOPES):
+                    # Slopes are compared with 0, x with the bounds between which its slope is 0.
+                    b = 10 if wanted & SLOPES else 6
+                    _flats(seen, lines, line, bounds[b], bounds[b + 1], bounds[b + 2], bounds[b + 3], packed)
+                    _count_up(packed, nil + 0, lanes, width, counts, nil + (_FLAT), j0)
                 if wanted & SATURATION:
-                    _tails(tile if wanted & SAME else other, lines, line, bounds[4], bounds[5], packed)
-                    for lane in range(lanes):
-                        for j in range(width):
-                            part[_LOW, j] += packed[lane * width + j] & _FIELD
-                            part[_HIGH, j] += packed[lane * width + j] >> 10
-                if wanted & FLATNESS:
-                    _flats(
-                        tile if wanted & SAME else other,
-                        lines,
-                        line,
-                        bounds[6],
-                        bounds[7],
-                        bounds[8],
-                        bounds[9],
-                        packed,
-                    )
-                    for lane in range(lanes):
-                        for j in range(width):
-                            part[_FLAT, j] += packed[lane * width + j]
-                if wanted & SLOPES:
-                    _gather(other, slopes, start, j0, width, s0, samples, n, inner)
-                    _zeros(other, lines, line, packed)
-                    for lane in range(lanes):
-                        for j in range(width):
-                            part[_FLAT, j] += packed[lane * width + j]
-
+                    if wanted & SLOPES:
+                        _gather(other, x, start, j0, width, s0, samples, n, inner)
+                    _tails(seen, lines, line, bounds[4], bounds[5], packed)
+                    _count_up(packed, nil + 0, lanes, width, counts, nil + (_LOW), j0)
+                    _count_up(packed, nil + 10, lanes, width, counts, nil + (_HIGH), j0)
                 if wanted & HISTOGRAM:
                     _count_bins(tile, samples * width, places, bins, wanted & WINDOWS)
                 if spoilt:
-                    # From here on the tile is without what has no place in a sum, and so are its extremes.
-                    for k in range(samples):
-                        for j in range(width):
-                            v = tile[k * width + j]
-                            part[_POSITIVE_INFINITY, j] += v == _INFINITY
-                            part[_NEGATIVE_INFINITY, j] += v == -_INFINITY
-                            tile[k * width + j] = v if abs(v) < _INFINITY else 0
+                    _scrub(tile, samples, width, counts, j0)
                     _extremes(tile, lines, line, ends)
                 if wanted & SUMS:
                     for k in range(samples * width, min(lines + 3, _ROWS) // 4 * 4 * line):
                         tile[k] = 0
                     _sum_tile(
                         tile, lines, lanes, width, ends, j0, limbs, windows, shape, bottoms, work, wanted & WINDOWS
-                    )  # fmt: skip
+                    )
 
 
-@kernel
+@apart
 def _carry(limbs, begin, end):  # type: ignore[no-untyped-def]
     """Bring every limb of the sums but the last to a digit in [0, 2**32), which makes equal sums equal arrays."""
     for j in range(limbs.shape[0]):

@@ -284,7 +284,8 @@ def _bounds(options: NeuronOptions, slopes: Slopes, dtype: np.dtype[np.floating]
     fired = (-math.inf if options.fired == "positive" else -eps, eps)
     saturated = (slopes.low, slopes.high)
     flat = (slopes.flat_low, slopes.flat_high, slopes.flat_from, slopes.flat_to)
-    return np.array([*fired, -zero, zero, *saturated, *flat], dtype)
+    slope = (math.nan, math.nan, 0.0, 0.0)
+    return np.array([*fired, -zero, zero, *saturated, *flat, *slope], dtype)
 
 
 def _slopes_are_tails(slopes: Slopes) -> bool:
