@@ -38,7 +38,7 @@ def address(server: Server) -> str:
 
 @pytest.fixture(scope="session")
 def client(address: str) -> Iterator[Client]:
-    with Client(address, timeout=60) as client:
+    with Client(address, timeout=300) as client:
         yield client
 
 

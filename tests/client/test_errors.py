@@ -178,7 +178,7 @@ def test_a_wrong_compute_request(client: Client, request_: Any, reason: str, fie
 def stream(client: Client, *frames: Any) -> list[compute_pb2.ComputeResponse]:
     call: Any = client._channel.stream_stream(_channel.COMPUTE_STREAM)
     raws = [f if isinstance(f, bytes) else compute_pb2.ComputeStreamRequest(**f).SerializeToString() for f in frames]
-    return [compute_pb2.ComputeResponse.FromString(raw) for raw in call(iter(raws), timeout=20)]
+    return [compute_pb2.ComputeResponse.FromString(raw) for raw in call(iter(raws), timeout=120)]
 
 
 CHUNK = {"job": 1, "chunk": {"offset_bytes": 0}, "data": bytes(8)}

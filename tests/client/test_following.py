@@ -28,7 +28,7 @@ def test_the_layers_of_all_monitors(make_server: MakeServer, capsys: pytest.Capt
     assert out.count(f"nothing is monitored at {server.metrics_address}") == 2
     x = np.array([[0.0, 9.0], [0.0, np.nan]])
     with (
-        Client(server.addresses[0], timeout=60) as client,
+        Client(server.addresses[0], timeout=300) as client,
         client.monitor("relu", threshold=1.0, name="run 7") as monitor,
     ):
         monitor.observe('a "quoted\\ layer', x)

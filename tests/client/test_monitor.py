@@ -251,7 +251,7 @@ def test_another_server_goes_on_to_the_same_bytes(make_server: MakeServer, place
     parts = np.array_split(x, 8)
     server = make_server(address=place)
     alerts = {"dead_fraction": 0.01, "nan_count": 1}
-    with Client(place, timeout=60) as client:
+    with Client(place, timeout=300) as client:
         with client.monitor("relu", histogram="layer", alerts=alerts, alert_every_samples=0) as monitor:
             for index, part in enumerate(parts):
                 monitor.observe("a", part)
@@ -272,7 +272,7 @@ def test_another_server_goes_on_to_the_same_bytes(make_server: MakeServer, place
 
 def test_a_server_that_is_away_while_batches_come(make_server: MakeServer, place: str) -> None:
     x = data()
-    with Client(place, timeout=60) as client, client.monitor() as monitor:
+    with Client(place, timeout=300) as client, client.monitor() as monitor:
         monitor.observe("a", x)
         monitor.observe("a", x)
         server = make_server(address=place)
@@ -296,7 +296,7 @@ def test_no_server_for_good(place: str) -> None:
 
 def test_a_server_stops_without_waiting_for_monitors(make_server: MakeServer) -> None:
     server = make_server(grace_s=100)
-    with Client(server.addresses[0], timeout=60) as client:
+    with Client(server.addresses[0], timeout=300) as client:
         monitor = client.monitor(reconnect_s=0)
         monitor.observe("a", data())
         monitor.report()
@@ -318,7 +318,7 @@ def test_a_snapshot_is_where_another_monitor_goes_on(client: Client, make_server
         states = monitor.snapshot()
     assert merge([states["a"]]).samples[0] == 17
     with (
-        Client(make_server().addresses[0], timeout=60) as other,
+        Client(make_server().addresses[0], timeout=300) as other,
         other.monitor("tanh", input="pre", resume=states) as monitor,
     ):
         monitor.observe("a", x[17:])
@@ -436,7 +436,7 @@ def test_mistakes_that_the_server_finds(client: Client, options: dict[str, Any],
 
 def test_histograms_beyond_the_servers_bound_end_the_monitor(make_server: MakeServer) -> None:
     server = make_server(max_slice_bytes=1 << 18)
-    with Client(server.addresses[0], timeout=60) as client:
+    with Client(server.addresses[0], timeout=300) as client:
         x = np.random.default_rng(0).standard_normal((3000, 64))
         monitor = client.monitor(histogram="neuron")
         monitor.observe("a", x)
@@ -456,7 +456,7 @@ async def test_the_async_twin(make_server: MakeServer, place: str, client: Clien
     x = data(60, 20)
     server = make_server(address=place)
     told: list[Alert] = []
-    async with AsyncClient(place, timeout=60) as other:
+    async with AsyncClient(place, timeout=300) as other:
         async with other.monitor("relu", alerts={"nan_count": 1}, on_alert=told.append) as monitor:
             await monitor.observe("a", x[:20])
             states = await monitor.snapshot()
@@ -514,7 +514,7 @@ def snapshot(number: int) -> Request:
 def call(address: str) -> Iterator[Callable[..., list[monitor_pb2.MonitorResponse]]]:
     with grpc.insecure_channel(address) as channel:
         stub = service_pb2_grpc.ActivationServiceStub(channel)
-        yield lambda *requests: list(stub.Monitor(iter(requests), timeout=60))
+        yield lambda *requests: list(stub.Monitor(iter(requests), timeout=300))
 
 
 def test_generated_stubs_alone_suffice(call: Any, client: Client) -> None:

@@ -637,7 +637,7 @@ def test_merging_what_does_not_go_together_names_both_sides(client: Client) -> N
 def test_more_than_may_be_held(make_server: Any) -> None:
     server = make_server(max_slice_bytes=8192)
     x = np.random.default_rng(4).uniform(0.1, 0.9, (300, 4))
-    with Client(server.addresses[0], timeout=60) as small:
+    with Client(server.addresses[0], timeout=300) as small:
         for name, options in (("hoyer", {}), ("kl_sparsity", {}), ("group_lasso", {"penalty_axis": 0})):
             with pytest.raises(LimitExceeded, match="max_slice_bytes") as caught:
                 small.regularization(

@@ -39,7 +39,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_gauges_come_and_go_with_their_streams(make_server: MakeServer) -> None:
     server = make_server(metrics_address="127.0.0.1:0")
     x = np.array([[0.0, 9.0, 1.0, np.nan], [0.0, 9.0, 2.0, -1.0]])
-    with Client(server.addresses[0], timeout=60) as client:
+    with Client(server.addresses[0], timeout=300) as client:
         assert gauges(server.metrics_address) == {}
         with (
             client.monitor("tanh", input="pre", threshold=1.0, name="run 7") as one,
