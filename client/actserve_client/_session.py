@@ -385,7 +385,7 @@ def regularization(
 
 def two_passes(question: Question, error: LimitExceeded, x: Any) -> Question | None:
     """The first of two passes for a gradient that the server cannot hold x for; None where that is of no help."""
-    if error.field != "gradient" or is_blocks(x) or "state of a call without gradient" not in str(error):
+    if error.field != "gradient" or is_blocks(x):
         return None
     template = compute_pb2.JobHeader()
     template.CopyFrom(question.template)

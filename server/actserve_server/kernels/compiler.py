@@ -128,7 +128,8 @@ def load_penalty(name: str, part: str) -> Compiled:
 
 
 def units(records: Iterable[Record], kinds: Iterable[npt.DTypeLike] = DTYPES) -> Iterator[tuple[_Key, Unit]]:
-    """All that the engine ever loads for some records and data types, with the reductions and services.
+    """All that the engine ever loads for some records and data types, with the reductions, regularizers and services;
+    but no second derivatives, which few ever ask for.
 
     Plain elementwise activations of 16 bits are tables, made of the float64 kernels.
     """

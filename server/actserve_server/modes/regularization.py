@@ -168,8 +168,9 @@ class Regularization:
         because, field = f"{self._named(subject)} compares all rows with one another", "header.inputs[0].shape"
         if not measure.whole:
             because = f"the gradient of {self._named(subject)} needs all of x first"
-            field = f"{_FIELD}.gradient"
         if not (measure.whole or measure.whole_slope):
+            # By this field a client knows that two passes would do.
+            field = f"{_FIELD}.gradient"
             because += " (or give the state of a call without gradient, and it streams)"
         raise LimitExceeded(
             f"{because}, so x of {size:,} bytes must be held",
