@@ -48,6 +48,7 @@ UNIT_EXPONENTS: Mapping[str, int] = {"magnitudes": -1074, "squares": -2148, "ter
 float64 one by one, and the values a themselves."""
 
 _VERSION = 1
+_HEADER_BEGINS = 12
 _MOST_BITS = 4300
 _LARGEST_COUNT = (1 << 63) - 1
 _MOST_WITHOUT_BYTES = 1 << 20
@@ -304,11 +305,10 @@ def keywords(name: str) -> frozenset[str]:
 
 def is_penalty(data: bytes) -> bool:
     """Whether bytes are meant to be a penalty's state rather than one of another kind."""
-    start = data.find(b"{")
+    # The length before the header may hold any byte, a brace as well.
+    text = data[_HEADER_BEGINS : _HEADER_BEGINS + (1 << 16)].decode("latin-1")
     try:
-        return bool(
-            json.JSONDecoder().raw_decode(data[start : start + (1 << 16)].decode("latin-1"))[0]["kind"] == "penalty"
-        )
+        return bool(json.JSONDecoder().raw_decode(text)[0]["kind"] == "penalty")
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
 

@@ -773,6 +773,10 @@ def test_warm_compiles_all_that_is_missing_and_nothing_twice(directory: Path, mo
     compiler.warm([record], [np.float64], progress=lambda *step: told.append(step))
     labels = {f"relu-{operation}-float64" for operation in ("forward", "derivative", "vjp")}
     labels |= {f"{name}-float64" for name in (*reductions.REDUCTIONS, *neurons.NEURON_REDUCTIONS, "count_nonfinite")}
+    labels |= {f"penalty-{name}" for name in ("products", "norms", "cosines", "lp-term", "lp-slope", "l1-slope")}
+    labels |= {f"penalty-{name}-{part}" for name in ("entropy", "group_lasso", "z_loss") for part in ("term", "slope")}
+    labels |= {f"penalty-log_student-{part}" for part in ("term", "slope")}
+    labels |= {f"penalty-{name}-slope" for name in ("l2", "l1l2", "hoyer", "hoyer_square")}
     assert {label for _, _, label in told} == labels
     assert [(done, total) for done, total, _ in told] == [(done, len(labels)) for done in range(1, len(labels) + 1)]
     monkeypatch.setattr(compiler, "_loaded", {})
