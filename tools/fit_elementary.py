@@ -235,17 +235,18 @@ def tables() -> dict[str, Table]:
             odd_weight(mp.atan),
             "p in atan(t) = t + t z p(z), z = t^2",
         )
-        if kind == "WIDE":
+        if kind != "NARROW":
+            near_degree, far_degree, end = (12, 20, 6) if kind == "WIDE" else (6, 8, 4)
             tables_of_kind["ERF_NEAR"] = Table(
                 erf_excess,
                 mp.mpf(0),
                 mp.mpf(1),
-                12,
+                near_degree,
                 lambda z: 1 / (1 + erf_excess(z)),
                 "q in erf(x) = x + x q(z), z = x^2",
             )
             tables_of_kind["ERF_FAR"] = Table(
-                log_erfc, mp.mpf(1), mp.mpf(6), 20, lambda x: mp.erfc(x) / mp.erf(x), "log(1 - erf(x))"
+                log_erfc, mp.mpf(1), mp.mpf(end), far_degree, lambda x: mp.erfc(x) / mp.erf(x), "log(1 - erf(x))"
             )
         for name, table in tables_of_kind.items():
             rounding = to_float32 if kind == "FAST" else float
@@ -287,7 +288,7 @@ def quotients() -> dict[str, Table]:
             to_float32,
             4,
         ),
-        "FAST_ERF": Table(
+        "FAST_ERF_ALONE": Table(
             less(erf, FAST_ERF_LINE),
             zero,
             fast_erf,

@@ -24,7 +24,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
-                            the result's type, but for FAST, where tanh_alone is within 3.4 units, not 1
+                            the result's type, but for FAST, where they are within 3.4 and 2.9 units, not 1
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
     normal_tail_parts(a)    the same as a numerator and a denominator

@@ -1,5 +1,5 @@
-"""Elementary functions for float32 results in float32 arithmetic: within about one unit in the last place, but erf and what
-else is a quotient of polynomials within three or, where it says so, three and a half.
+"""Elementary functions for float32 results in float32 arithmetic: within about one unit in the last place, the normal tail
+within three; `fast_tanh_alone` within 3.4 and `fast_erf_alone` within 2.9.
 
 Eight numbers travel in an AVX2 register instead of four, and nothing is converted: that is the whole reason for this
 precision. Every constant here is written as a float and compiled as a float32, and no operation may meet a float64 but
@@ -41,8 +41,8 @@ SQRT_HALF_BITS = 0x3F3504F3
 SMALLEST_NORMAL = 2.0**-126
 INFINITY = float("inf")
 NEAR_ROOT = 0.25
-TANH_END = 9.09
-ERF_END = 3.935
+TANH_ALONE_END = 9.09
+ERF_ALONE_END = 3.935
 """Where what stands for tanh and for erf is 1, and it is so nowhere above 1."""
 
 TRIG_LIMIT = 65536.0
@@ -194,8 +194,32 @@ FAST_ATAN = (
     -0.0017936271615326405,
 )
 
+# q in erf(x) = x + x q(z), z = x^2, on [0.0, 1.0]: error 2^-28.63
+FAST_ERF_NEAR = (
+    0.12837916612625122,
+    -0.3761262595653534,
+    0.1128358542919159,
+    -0.026853812858462334,
+    0.005188327748328447,
+    -0.0008010193705558777,
+    7.853860734030604e-05,
+)
+
+# log(1 - erf(x)), on [1.0, 4.0]: error 2^-27.79
+FAST_ERF_FAR = (
+    0.0002020658430410549,
+    -1.1296494007110596,
+    -0.6330657005310059,
+    -0.10860660672187805,
+    0.025348931550979614,
+    -0.004270638804882765,
+    0.0004603586276061833,
+    -2.4754357582423836e-05,
+    2.1209346812156582e-07,
+)
+
 # erf(x) = x/4 + x p(z)/q(z), z = x^2, on [0.0, 15.366]: error 2^-24.59
-FAST_ERF_ABOVE = (
+FAST_ERF_ALONE_ABOVE = (
     23059.658203125,
     1703.4940185546875,
     635.875,
@@ -203,7 +227,7 @@ FAST_ERF_ABOVE = (
     -0.1510593295097351,
     -0.196180522441864,
 )
-FAST_ERF_BELOW = (
+FAST_ERF_ALONE_BELOW = (
     26252.51171875,
     13180.7978515625,
     2995.66943359375,
@@ -429,24 +453,31 @@ def fast_tanh(x: float) -> float:
     return copysign(near if z < 0.36 else far, x)
 
 
+@kernel
+def fast_erf(x: float) -> float:
+    a = min(abs(x), 4.0)
+    z = a * a
+    near = fma(a, polynomial(z, FAST_ERF_NEAR), a)
+    shifted, s = _exp_parts(polynomial(a, FAST_ERF_FAR), 0.0)
+    power = _power_of_two(shifted)
+    return copysign(near if a < 1.0 else fma(-power, s, 1.0 - power), x)
+
+
 # Near 1 the quotient is a small part of the result, so that no error of it makes that exceed 1.
 @kernel
 def fast_tanh_alone(x: float) -> float:
-    bounded = min(max(x, -TANH_END), TANH_END)
+    bounded = min(max(x, -TANH_ALONE_END), TANH_ALONE_END)
     z = bounded * bounded
     ratio = polynomial_in_halves(z, FAST_TANH_ALONE_ABOVE) / polynomial_in_halves(z, FAST_TANH_ALONE_BELOW)
     return fma(bounded, ratio, 0.125 * bounded)
 
 
 @kernel
-def fast_erf(x: float) -> float:
-    bounded = min(max(x, -ERF_END), ERF_END)
+def fast_erf_alone(x: float) -> float:
+    bounded = min(max(x, -ERF_ALONE_END), ERF_ALONE_END)
     z = bounded * bounded
-    ratio = polynomial_in_halves(z, FAST_ERF_ABOVE) / polynomial_in_halves(z, FAST_ERF_BELOW)
+    ratio = polynomial_in_halves(z, FAST_ERF_ALONE_ABOVE) / polynomial_in_halves(z, FAST_ERF_ALONE_BELOW)
     return fma(bounded, ratio, 0.25 * bounded)
-
-
-fast_erf_alone = fast_erf
 
 
 @kernel
