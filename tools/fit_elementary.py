@@ -205,11 +205,8 @@ def tables() -> dict[str, Table]:
             odd_weight(lambda t: 2 * mp.atanh(t / 2)),
             "p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2",
         )
-        for name, function, root in (("SILU", silu_slope, SILU_ROOT), ("GELU", gelu_slope, GELU_ROOT)):
-            ratio = quotient(function, root)
-            tables_of_kind[f"{name}_SLOPE"] = Table(
-                ratio, -near, near, slope_degree, relative(ratio), f"{name.lower()}'(root + d)/d"
-            )
+        ratio = quotient(silu_slope, SILU_ROOT)
+        tables_of_kind["SILU_SLOPE"] = Table(ratio, -near, near, slope_degree, relative(ratio), "silu'(root + d)/d")
         tables_of_kind["SIN"] = Table(
             odd_remainder(mp.sin, -mp.mpf(1) / 6),
             mp.mpf(0),

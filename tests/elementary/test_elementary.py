@@ -325,7 +325,6 @@ CASES = (
     Case("sin_huge", lambda hi, lo: mp.sin(hi + lo), huge_angles, wide=0.8, fast=0.8, absolute=True, digits=700),
     Case("cos_huge", lambda hi, lo: mp.cos(hi + lo), huge_angles, wide=0.8, fast=0.8, absolute=True, digits=700),
     Case("silu_slope_quotient", slope_quotient(silu_slope, -1.278), near_zero, wide=2.0, fast=1.7, digits=80),
-    Case("gelu_slope_quotient", slope_quotient(gelu_slope, -0.7518), near_zero, wide=2.4, fast=2.0, digits=80),
 )
 
 

@@ -16,7 +16,6 @@ from actserve_server.elementary import (
     exp_sum,
     fma,
     gate_slope,
-    gelu_slope_quotient,
     gelu_slope_ratio,
     normal_tail_parts,
     offset,
@@ -53,11 +52,9 @@ __all__ = [
 # Printed by tools/fit_elementary.py SILU_ROOT GELU_ROOT INVERSE_SQRT_2PI.
 SILU_ROOT_HI = Exact(-1.2784645427610737)
 SILU_ROOT_LO = Exact(-1.0946994183093437e-16)
-GELU_ROOT_HI = Exact(-0.7517915246935645)
-GELU_ROOT_LO = Exact(1.4956759177009883e-17)
 GELU_TURN_HI = Exact(0.7517915246935645)
 GELU_TURN_LO = Exact(-1.4956759177009883e-17)
-"""The same distance, to the left of zero."""
+"""How far to the left of zero GELU turns: the root, negated."""
 INVERSE_SQRT_2PI_HI = 0.3989422804014327
 INVERSE_SQRT_2PI_LO = -2.49232720227773e-17
 
@@ -272,15 +269,18 @@ def gelu_times(x: float, y: float) -> float:
     return (x * y if x >= 0.0 else -0.0) - decayed(a * tail * y, hi, lo)
 
 
-# gelu'(-a) = R exp(-a^2/2) - a phi(a), and gelu'(a) = 1 - gelu'(-a).
+# gelu'(-a) = (r - a) S exp(-a^2/2), where r is its zero, and gelu'(a) = 1 - gelu'(-a).
+@kernel
+def _gelu_slope_factor(a: float) -> float:
+    return -offset(a, GELU_TURN_HI, GELU_TURN_LO) * gelu_slope_ratio(a)
+
+
 @kernel
 def gelu_slope_times(x: float, y: float) -> float:
-    a, tail, hi, lo = gelu_parts(x)
-    excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
-    value = decayed(excess * y, hi, lo)
-    distance = offset(x, GELU_ROOT_HI, GELU_ROOT_LO)
-    near_root = y * (distance * gelu_slope_quotient(distance))
-    return near_root if abs(distance) < NEAR else (y + value if x >= 0.0 else -value)
+    a = min(abs(x), NORMAL_END)
+    hi = -0.5 * (a * a)
+    left = decayed(_gelu_slope_factor(a) * y, hi, fma(-0.5 * a, a, -hi))
+    return y - left if x >= 0.0 else left
 
 
 @kernel
@@ -315,7 +315,7 @@ def _short_gelu(x: float) -> float:
 @kernel
 def _short_gelu_slope(x: float) -> float:
     a = abs(x)
-    left = -offset(a, GELU_TURN_HI, GELU_TURN_LO) * gelu_slope_ratio(a) * _bell(a)
+    left = _gelu_slope_factor(a) * _bell(a)
     return 1.0 - left if x >= 0.0 else left
 
 

@@ -55,7 +55,7 @@ def _softplus_slope(x: float, beta: float, threshold: float) -> float:
 
 @kernel
 def _softplus_is_usual(x: float, beta: float, threshold: float) -> bool:
-    return abs(working(beta) * x) <= EXP_LIMIT
+    return (abs(working(beta) * x) <= EXP_LIMIT) & (abs(working(1.0 / beta)) <= LARGEST)
 
 
 @kernel
@@ -108,7 +108,15 @@ SOFTPLUS = Activation(
         Library("onednn", ("soft_relu", "eltwise_soft_relu"), renamed=(("alpha", "beta"),)),
         Library("ggml", ("SOFTPLUS",), defaults=(("threshold", 20.0),)),
     ),
-    tried=({"beta": 0.5}, {"beta": -1.7}, {"beta": 1e-3}, {"beta": 1e-200}, {"beta": 3.1, "threshold": 20.0}),
+    tried=(
+        {"beta": 0.5},
+        {"beta": -1.7},
+        {"beta": 1e-3},
+        {"beta": 1e-200},
+        {"beta": 2.0**-140},
+        {"beta": 1e-310},
+        {"beta": 3.1, "threshold": 20.0},
+    ),
     ulp=2.0,
     quick=Quick(_softplus_is_usual, _quick_softplus, _quick_softplus_slope),
 )

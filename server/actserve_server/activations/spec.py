@@ -163,9 +163,6 @@ class Quick:
     is false for NaN and infinities."""
     forward: Kernel
     derivative: Kernel
-    one_by_one: bool = False
-    """Whether the record's own kernels are loops or long, so that only the unusual elements are given to them; otherwise a
-    block with some of them is computed by both."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

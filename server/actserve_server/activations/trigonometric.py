@@ -64,13 +64,13 @@ def _huge_angle(x: float, factor: float) -> tuple[float, float]:
 
 # The sine of infinity is NaN, which is also what an angle becomes that no float64 can hold.
 @kernel
-def _any_sine(x: float, factor: float) -> float:
+def _slow_sine(x: float, factor: float) -> float:
     hi, lo = _huge_angle(x, factor)
     return sin_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
 
 
 @kernel
-def _any_cosine(x: float, factor: float) -> float:
+def _slow_cosine(x: float, factor: float) -> float:
     hi, lo = _huge_angle(x, factor)
     return cos_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
 
@@ -88,8 +88,8 @@ def _sin_slope(x: float, omega: float) -> float:
 
 
 @kernel
-def _any_sin_slope(x: float, omega: float) -> float:
-    return working(omega) * _any_cosine(x, omega)
+def _slow_sin_slope(x: float, omega: float) -> float:
+    return working(omega) * _slow_cosine(x, omega)
 
 
 OMEGA = Parameter(name="omega", meaning="The frequency, in radians.", default=1.0, aliases=("frequency",))
@@ -101,8 +101,8 @@ SIN = Activation(
     "functions, NeurIPS 2020, arXiv:2006.09661",
     formula="sin(omega * x)",
     derivative_formula="omega * cos(omega * x)",
-    forward=_any_sine,
-    derivative=_any_sin_slope,
+    forward=_slow_sine,
+    derivative=_slow_sin_slope,
     range="[-1, 1]",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
@@ -116,7 +116,7 @@ SIN = Activation(
         Library("ggml", ("SIN",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    quick=Quick(_is_small, _sin, _sin_slope, one_by_one=True),
+    quick=Quick(_is_small, _sin, _sin_slope),
 )
 
 
@@ -133,8 +133,8 @@ def _cos_slope(x: float, omega: float) -> float:
 
 
 @kernel
-def _any_cos_slope(x: float, omega: float) -> float:
-    return -working(omega) * _any_sine(x, omega)
+def _slow_cos_slope(x: float, omega: float) -> float:
+    return -working(omega) * _slow_sine(x, omega)
 
 
 COS = Activation(
@@ -143,8 +143,8 @@ COS = Activation(
     reference="Rahimi and Recht, Random features for large-scale kernel machines, NIPS 2007",
     formula="cos(omega * x)",
     derivative_formula="-omega * sin(omega * x)",
-    forward=_any_cosine,
-    derivative=_any_cos_slope,
+    forward=_slow_cosine,
+    derivative=_slow_cos_slope,
     range="[-1, 1]",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
@@ -157,7 +157,7 @@ COS = Activation(
         Library("ggml", ("COS",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    quick=Quick(_is_small, _cos, _cos_slope, one_by_one=True),
+    quick=Quick(_is_small, _cos, _cos_slope),
 )
 
 
@@ -183,13 +183,13 @@ def _snake_beta(x: float, alpha: float, beta: float) -> float:
 @kernel
 def _sine_of_any(x: float, factor: float) -> float:
     hi, lo = _angle(x, factor)
-    return _any_sine(x, factor) if abs(hi) > TRIG_LIMIT else sin_sum(hi, lo)
+    return _slow_sine(x, factor) if abs(hi) > TRIG_LIMIT else sin_sum(hi, lo)
 
 
 @kernel
 def _cosine_of_any(x: float, factor: float) -> float:
     hi, lo = _angle(x, factor)
-    return _any_cosine(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
+    return _slow_cosine(x, factor) if abs(hi) > TRIG_LIMIT else cos_sum(hi, lo)
 
 
 @kernel
@@ -198,7 +198,7 @@ def _snake_beta_is_small(x: float, alpha: float, beta: float) -> bool:
 
 
 @kernel
-def _any_snake_beta(x: float, alpha: float, beta: float) -> float:
+def _slow_snake_beta(x: float, alpha: float, beta: float) -> float:
     sine = _sine_of_any(x, alpha)
     return _with_square(x, sine, beta) if sine == sine else x
 
@@ -245,7 +245,7 @@ def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
 # An odd number of quarter turns makes a cosine of the sine, whose sign is squared away; twice that many turn twice the angle's
 # sine around.
 @kernel
-def _any_snake_beta_slope(x: float, alpha: float, beta: float) -> float:
+def _slow_snake_beta_slope(x: float, alpha: float, beta: float) -> float:
     hi, lo = _huge_angle(x, alpha)
     if not abs(hi) < INFINITY:
         return working(hi - hi)
@@ -280,8 +280,8 @@ SNAKE_BETA = Activation(
     "ICLR 2023, arXiv:2206.04658",
     formula="x + sin(alpha * x)**2 / beta",
     derivative_formula="1 + alpha / beta * sin(2 * alpha * x)",
-    forward=_any_snake_beta,
-    derivative=_any_snake_beta_slope,
+    forward=_slow_snake_beta,
+    derivative=_slow_snake_beta_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
     limits=(-math.inf, math.inf, math.nan, math.nan),
@@ -313,7 +313,7 @@ SNAKE_BETA = Activation(
         {"alpha": 0.0, "beta": 2.0},
     ),
     cancels=("derivative",),
-    quick=Quick(_snake_beta_is_small, _snake_beta, _snake_beta_slope, one_by_one=True),
+    quick=Quick(_snake_beta_is_small, _snake_beta, _snake_beta_slope),
 )
 
 
@@ -323,8 +323,8 @@ def _snake(x: float, alpha: float) -> float:
 
 
 @kernel
-def _any_snake(x: float, alpha: float) -> float:
-    return _any_snake_beta(x, alpha, alpha)
+def _slow_snake(x: float, alpha: float) -> float:
+    return _slow_snake_beta(x, alpha, alpha)
 
 
 @kernel
@@ -336,8 +336,8 @@ def _snake_slope(x: float, alpha: float) -> float:
 
 
 @kernel
-def _any_snake_slope(x: float, alpha: float) -> float:
-    return _any_snake_beta_slope(x, alpha, alpha)
+def _slow_snake_slope(x: float, alpha: float) -> float:
+    return _slow_snake_beta_slope(x, alpha, alpha)
 
 
 @kernel
@@ -354,8 +354,8 @@ SNAKE = Activation(
     "arXiv:2006.08195",
     formula="x + sin(alpha * x)**2 / alpha",
     derivative_formula="1 + sin(2 * alpha * x)",
-    forward=_any_snake,
-    derivative=_any_snake_slope,
+    forward=_slow_snake,
+    derivative=_slow_snake_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=True, zero_centred=True, saturates="no", smooth=True),
     limits=(-math.inf, math.inf, math.nan, math.nan),
@@ -375,7 +375,7 @@ SNAKE = Activation(
         ParameterGradient("alpha", "x * sin(2 * alpha * x) / alpha - (sin(alpha * x) / alpha)**2", _snake_gradient),
     ),
     tried=({"alpha": 0.3}, {"alpha": -0.77}, {"alpha": 1e-6}),
-    quick=Quick(_is_small, _snake, _snake_slope, one_by_one=True),
+    quick=Quick(_is_small, _snake, _snake_slope),
 )
 
 
@@ -395,12 +395,12 @@ def _gcu_is_small(x: float) -> bool:
 
 
 @kernel
-def _any_gcu(x: float) -> float:
+def _slow_gcu(x: float) -> float:
     return x * cos_huge(x, 0.0) if abs(x) < INFINITY else x - x
 
 
 @kernel
-def _any_gcu_slope(x: float) -> float:
+def _slow_gcu_slope(x: float) -> float:
     return fma(-x, sin_huge(x, 0.0), cos_huge(x, 0.0)) if abs(x) < INFINITY else x - x
 
 
@@ -411,14 +411,14 @@ GCU = Activation(
     "and reduce parameters in convolutional neural networks, 2021, arXiv:2108.12943",
     formula="x * cos(x)",
     derivative_formula="cos(x) - x * sin(x)",
-    forward=_any_gcu,
-    derivative=_any_gcu_slope,
+    forward=_slow_gcu,
+    derivative=_slow_gcu_slope,
     range="(-inf, inf)",
     traits=Traits(monotonic=False, zero_centred=True, saturates="no", smooth=True),
     limits=(math.nan, math.nan, math.nan, math.nan),
     advice="For small convolutional networks, where one oscillating neuron can do what takes several others.",
     cancels=("derivative",),
-    quick=Quick(_gcu_is_small, _gcu, _gcu_slope, one_by_one=True),
+    quick=Quick(_gcu_is_small, _gcu, _gcu_slope),
 )
 
 

@@ -31,7 +31,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     gelu_slope_ratio(a)     S in gelu'(-a) = (r - a) S exp(-a^2/2) for a >= 0, where r is its zero: does not cancel
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
-    silu_slope_quotient(d), gelu_slope_quotient(d)      f'(r + d)/d around the zero r of f', for |d| <= 1/4
+    silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
     log_of_more(e)          log(1 + e) for 0 <= e <= 1
 
 For the quick kernels of records, in fewer instructions:
@@ -101,7 +101,6 @@ _NAMES = (
     "sin_huge",
     "cos_huge",
     "silu_slope_quotient",
-    "gelu_slope_quotient",
     "log_of_more",
     "quick_product",
     "quick_exp",
@@ -160,7 +159,6 @@ cos_sum = wide.wide_cos_sum
 sin_huge = wide.wide_sin_huge
 cos_huge = wide.wide_cos_huge
 silu_slope_quotient = wide.wide_silu_slope_quotient
-gelu_slope_quotient = wide.wide_gelu_slope_quotient
 log_of_more = wide.wide_log_of_more
 quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp

@@ -148,17 +148,6 @@ FAST_SILU_SLOPE = (
     0.0007889109547249973,
 )
 
-# gelu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-25.4
-FAST_GELU_SLOPE = (
-    0.43149399757385254,
-    0.38828492164611816,
-    -0.018199609592556953,
-    -0.11400064826011658,
-    -0.01477266475558281,
-    0.01917833834886551,
-    0.004497420508414507,
-)
-
 # p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-27.46
 FAST_LOG_OF_MORE = (
     0.08333302289247513,
@@ -531,11 +520,6 @@ def fast_swish_slope(hi: float, lo: float) -> float:
     distance = ((hi - FAST_SILU_ROOT_HI) - FAST_SILU_ROOT_LO) + lo
     closed = fast_gate_slope(hi, hi, lo)
     return distance * fast_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
-
-
-@kernel
-def fast_gelu_slope_quotient(d: float) -> float:
-    return polynomial(d, FAST_GELU_SLOPE)
 
 
 @kernel

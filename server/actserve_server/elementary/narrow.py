@@ -109,20 +109,6 @@ NARROW_SILU_SLOPE = (
     -2.9235818760513697e-05,
 )
 
-# gelu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-41.28
-NARROW_GELU_SLOPE = (
-    0.4314939923142029,
-    0.3882849829890551,
-    -0.018199676524208012,
-    -0.11400823296617497,
-    -0.014771506011627966,
-    0.019421659621535785,
-    0.004538502817474181,
-    -0.002239057220297906,
-    -0.000731500133596257,
-    0.00018185551782250813,
-)
-
 # p in log(1 + e) = t + t z p(z), t = 2e/(2 + e), z = t^2, on [0.0, 0.44444]: error 2^-38.41
 NARROW_LOG_OF_MORE = (
     0.083333332954441,
@@ -507,11 +493,6 @@ def narrow_gate_slope(growth: float, hi: float, lo: float) -> float:
 @kernel
 def narrow_swish_slope(hi: float, lo: float) -> float:
     return narrow_gate_slope(hi, hi, lo)
-
-
-@kernel
-def narrow_gelu_slope_quotient(d: float) -> float:
-    return polynomial(d, NARROW_GELU_SLOPE)
 
 
 # One polynomial from -pi/2 to pi/2 is shorter than two and a choice, and precise enough here.

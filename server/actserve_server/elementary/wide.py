@@ -147,24 +147,6 @@ WIDE_SILU_SLOPE = (
     -3.321049431593949e-08,
 )
 
-# gelu'(root + d)/d, on [-0.2501, 0.2501]: error 2^-53.72
-WIDE_GELU_SLOPE = (
-    0.4314939923140469,
-    0.388284982990552,
-    -0.018199676398671486,
-    -0.11400823329722036,
-    -0.01477152214814196,
-    0.019421679838015814,
-    0.004539228369279993,
-    -0.0022395380585676704,
-    -0.0007448263878761432,
-    0.00018633949242985933,
-    8.614888010231529e-05,
-    -1.1211119679120392e-05,
-    -7.624757870565666e-06,
-    4.165902729901162e-07,
-)
-
 # p in sin(r) = r + r z p(z), z = r^2, on [0.0, 0.61685]: error 2^-56.35
 WIDE_SIN = (
     -0.1666666666666663,
@@ -558,12 +540,6 @@ def wide_swish_slope(hi: float, lo: float) -> float:
     distance = ((hi - SILU_ROOT_HI) - SILU_ROOT_LO) + lo
     closed = wide_gate_slope(hi, hi, lo)
     return distance * wide_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
-
-
-@kernel
-def wide_gelu_slope_quotient(d: float) -> float:
-    """gelu'(r + d)/d near the zero r of gelu', |d| <= 1/4."""
-    return polynomial(d, WIDE_GELU_SLOPE)
 
 
 @kernel

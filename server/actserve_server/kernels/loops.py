@@ -84,7 +84,8 @@ def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Functi
                 if not all_usual:
                     for p in range(begin, end):
                         v = load(x[p])
-                        out[p] = out[p] if usual(v, *params) else store(v, kernel(v, *params))
+                        if not usual(v, *params):
+                            out[p] = store(v, kernel(v, *params))
 
     return elements_quick
 
@@ -112,56 +113,10 @@ def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Fu
                 if not all_usual:
                     for p in range(begin, end):
                         v = load(x[p])
-                        y = kernel(v, *params) * load(g[p])
-                        out[p] = out[p] if usual(v, *params) else store(v, y)
+                        if not usual(v, *params):
+                            out[p] = store(v, kernel(v, *params) * load(g[p]))
 
     return elements_quick_vjp
-
-
-# The same for kernels that are too slow for more elements than need them.
-
-
-def _elements_rare(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
-    load, store, write = form.load, form.store, form.write
-
-    def elements_rare(x, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size or overlap(x, out):
-            raise ValueError("out must have as many elements as x, and be apart from it")
-        all_usual = True
-        for p in range(out.size):
-            v = load(x[p])
-            all_usual &= usual(v, *params)
-            out[p], _ = write(quick(v, *params))
-        if not all_usual:
-            for p in range(out.size):
-                v = load(x[p])
-                if not usual(v, *params):
-                    out[p] = store(v, kernel(v, *params))
-
-    return elements_rare
-
-
-def _elements_rare_vjp(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
-    load, store = form.load, form.store
-
-    def elements_rare_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
-        if x.size != out.size or g.size != out.size or overlap(x, out) or overlap(g, out):
-            raise ValueError(
-                "out and the upstream gradient must have as many elements as x, and out be apart from both"
-            )
-        all_usual = True
-        for p in range(out.size):
-            v = load(x[p])
-            all_usual &= usual(v, *params)
-            y = quick(v, *params) * load(g[p])
-            out[p] = store(y, y)
-        if not all_usual:
-            for p in range(out.size):
-                v = load(x[p])
-                if not usual(v, *params):
-                    out[p] = store(v, kernel(v, *params) * load(g[p]))
-
-    return elements_rare_vjp
 
 
 # `start` is the global index of x[0], by which random draws are keyed.
@@ -768,10 +723,7 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
         if record.indexed:
             plain, vjp, position = _elements_indexed, _elements_indexed_vjp, ("index",)
         elif quick is not None and shorter is not None:
-            plain, vjp = _elements_quick, _elements_quick_vjp
-            if quick.one_by_one:
-                plain, vjp = _elements_rare, _elements_rare_vjp
-            kernels = (shorter, quick.usual, kernel)
+            plain, vjp, kernels = _elements_quick, _elements_quick_vjp, (shorter, quick.usual, kernel)
         table[name] = Operation(plain, kernels, ("input", *position, "output", "params"), cancels)
         if name == "derivative":
             table["vjp"] = Operation(vjp, kernels, ("input", "input", *position, "output", "params"), cancels)
