@@ -4,8 +4,8 @@
 >>> with Client("localhost:50051") as client:
 ...     y = client.forward("gelu", x)
 
-`Client` blocks, `AsyncClient` awaits; `merge` puts neuron statistics together. Everything else that is public lives in
-`actserve_client.errors`, `.options`, `.records`, `.network`, `.watching`, `.torch`, `.keras` and `.testing`.
+`Client` blocks, `AsyncClient` awaits; `merge` puts neuron statistics, or penalties, together. Everything else that is public lives in
+`actserve_client.errors`, `.options`, `.records`, `.network`, `.monitor`, `.watching`, `.torch`, `.keras` and `.testing`.
 """
 
 from actserve.stats import LayerStats, NeuronStats

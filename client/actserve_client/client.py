@@ -510,7 +510,7 @@ class Client:
         ...     monitor.report()["encoder.0"].dead_fraction
         0.5
 
-        `activation`                what the layers' activation is; with "identity" nothing is known of saturation
+        `activation`                what the layers' activation is; with "identity" nothing saturates
         `layers`                    options of single layers, by name: `{"head": {"activation": "gelu", "tau": 0.1}}`
         `alerts`                    thresholds: "dead_fraction", "dormant_fraction", "saturated_fraction", "nan_count"
         `on_alert`                  is called with each `Alert`, which `Monitor.alerts` keeps too

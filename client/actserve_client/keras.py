@@ -64,6 +64,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unuse
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Begin to look."""
+        self.on_train_end()  # a training that was interrupted has not ended
         for name, (layer, activation) in self._found().items():
             # Keras looks `call` up on the layer itself each time, and has no hooks of its own.
             object.__setattr__(layer, "call", self._looking(name, activation, layer.call))
@@ -79,8 +80,9 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unuse
 
     def on_train_end(self, logs: Any = None) -> None:
         """Put the layers back as they were."""
+        self._training = False
         for layer in self._patched:
-            object.__delattr__(layer, "call")
+            vars(layer).pop("call", None)
         self._patched.clear()
 
     # ---- what people call ------------------------------------------------------------------------------------------
@@ -153,6 +155,8 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unuse
         return looking
 
     def _look(self, name: str, activation: _Known, output: Any) -> None:
+        if isinstance(output, (tuple, list)) and output:
+            output = output[0]
         if isinstance(output, keras.KerasTensor):
             return  # the model is being built
         if name not in self._declared:
@@ -186,10 +190,13 @@ def _activation(layer: Any, names: frozenset[str]) -> _Known | None:
         return "leaky_relu", {"negative_slope": float(layer.negative_slope)}
     if isinstance(layer, keras.layers.ELU):
         return "elu", {"alpha": float(layer.alpha)}
-    if isinstance(layer, (keras.layers.PReLU, keras.layers.Softmax)):
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax", {}
+    if isinstance(layer, keras.layers.PReLU):
         return "identity", {}
-    # A recurrent layer has activations inside, and its output is none of them.
-    if hasattr(layer, "recurrent_activation") or not callable(getattr(layer, "activation", None)):
+    # A recurrent layer, and the cell in it, have activations inside, and their output is none of them.
+    recurrent = isinstance(layer, keras.layers.RNN) or hasattr(layer, "state_size")
+    if recurrent or not callable(getattr(layer, "activation", None)):
         return None
     name = getattr(layer.activation, "__name__", "")
     if name == _LINEAR:

@@ -136,9 +136,8 @@ def watch(
     records = {name: record for record in client.activations() for name in _names(record)}
     modules = dict(model.named_modules())
     if layers is None:
-        wanted = {name: None for name, module in modules.items() if type(module).__name__ in records}
-    else:
-        wanted = {name: layers[name] if isinstance(layers, Mapping) else None for name in layers}  # type: ignore[misc]
+        layers = [name for name, module in modules.items() if _record(module, records) is not None]
+    wanted: Mapping[str, str | None] = layers if isinstance(layers, Mapping) else dict.fromkeys(layers)
     unknown = [name for name in wanted if name not in modules]
     if unknown or not wanted:
         what = f"has no module {unknown[0]!r}" if unknown else "has no activation that is a module"
@@ -156,11 +155,17 @@ def _names(record: Activation) -> tuple[str, ...]:
     return next((library.names for library in record.libraries if library.library == _LIBRARY), ())
 
 
+def _record(module: torch.nn.Module, records: Mapping[str, Activation]) -> Activation | None:
+    """What PyTorch's own module of that type computes; of somebody's own with the same name nothing is known."""
+    name = type(module).__name__
+    return records.get(name) if getattr(torch.nn, name, None) is type(module) else None
+
+
 def _activation(
     module: torch.nn.Module, records: Mapping[str, Activation], given: str | None
 ) -> tuple[str, Mapping[str, Any]]:
     """The activation that a module computes, and the parameters that it has as plain attributes."""
-    record = records.get(type(module).__name__)
+    record = _record(module, records)
     if given is not None:
         return given, {}
     # Parameters that are trained change from batch to batch, and so do random draws: nothing is known of such slopes.

@@ -3,7 +3,7 @@
 Both ends of the wire use it, and people who merge what several machines saw. Sums are integers, so merging them may happen
 in any order and any grouping, and gives the very bytes that one pass over all the data would have given; the penalty is
 computed from them in whole numbers, fractions and decimals, and rounded once, so it has the same bits on every machine. It
-needs nothing but Python, and knows neither messages nor how sums come about.
+knows neither messages nor how sums come about.
 
 A state's bytes are framed as `actserve.stats` says, under the kind "penalty", version 1. The header holds what
 `PenaltyState` holds under the same names (an infinity as the text "inf" or "-inf"), without the sums, and "columns": for
@@ -23,7 +23,8 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Literal
 
-from actserve.stats.format import StateError, StateMismatch, pack, unpack
+from actserve.stats.format import StateError, StateMismatch, pack, parameter, unpack
+from actserve.stats.format import number as checked_number
 
 __all__ = [
     "ALIASES",
@@ -161,12 +162,12 @@ class PenaltyState:
             raise StateError(f"a penalty of the kind {self.regularizer!r} is not understood")
         if self.of not in ("output", "input") or self.reduction not in ("sum", "batch_mean", "mean"):
             raise StateError(f"a penalty of {self.of!r}, reduced by {self.reduction!r}, is not understood")
-        strength = _number("strength", self.strength)
+        strength = checked_number("strength", self.strength)
         if not (math.isfinite(strength) and strength >= 0):
             raise StateError(f"the strength of a penalty must be finite and not negative, not {strength!r}")
         object.__setattr__(self, "strength", strength)
         for name in ("parameters", "options"):
-            table = {key: _parameter(key, value) for key, value in sorted(getattr(self, name).items())}
+            table = {key: parameter(key, value) for key, value in sorted(getattr(self, name).items())}
             object.__setattr__(self, name, MappingProxyType(table))
         for name in ("elements", "rows", "terms"):
             count = getattr(self, name)
@@ -314,27 +315,6 @@ def is_penalty(data: bytes) -> bool:
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
-
-
-def _number(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise StateError(f"{what} must be a number, not {value!r}")
-    try:
-        number = float(value) + 0.0  # a negative zero means the same, and must not make other bytes
-    except OverflowError:
-        raise StateError(f"{what} is too large") from None
-    if math.isnan(number):
-        raise StateError(f"{what} must be a number, not NaN")
-    return number
-
-
-_INFINITIES = {"inf": math.inf, "-inf": -math.inf}
-
-
-def _parameter(name: str, value: object) -> float | str:
-    if isinstance(value, str):
-        return _INFINITIES.get(value, value)
-    return _number(f"parameter {name}", value)
 
 
 def _text(value: float | str) -> float | str:

@@ -17,6 +17,7 @@ from actserve_client import (
     Alert,
     AsyncClient,
     Client,
+    DeadlineExceeded,
     InvalidRequest,
     LimitExceeded,
     ServerUnavailable,
@@ -599,3 +600,26 @@ def test_frames_that_make_no_sense_end_the_call(call: Any, requests: list[Reques
         call(*requests)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert words in caught.value.details()
+
+
+def test_a_report_that_does_not_come_in_time(place: str) -> None:
+    with Client(place) as client:
+        monitor = client.monitor()
+        with pytest.raises(DeadlineExceeded, match="before the snapshot came"):
+            monitor.report(timeout=0.1)
+        monitor.__exit__(KeyError, KeyError(), None)
+
+
+async def test_nor_does_it_where_it_is_awaited(place: str) -> None:
+    async with AsyncClient(place) as client:
+        monitor = client.monitor()
+        with pytest.raises(DeadlineExceeded, match="before the snapshot came"):
+            await monitor.report(timeout=0.1)
+        await monitor.__aexit__(KeyError, KeyError(), None)
+
+
+def test_a_monitor_of_a_client_that_is_closed(address: str) -> None:
+    client = Client(address)
+    client.close()
+    with pytest.raises(InvalidRequest, match="client is closed"):
+        client.monitor().report()

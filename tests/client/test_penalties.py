@@ -709,3 +709,13 @@ async def test_the_async_client_sends_twice_what_cannot_be_held(make_server: Any
         assert answer.penalty == pytest.approx(x.sum() ** 2 / (x * x).sum(), rel=1e-14)
         assert answer.gradient is not None
         assert answer.gradient.shape == x.shape
+
+
+def test_states_of_other_axes_and_accuracies_are_not_merged(client: Client) -> None:
+    x = np.linspace(-3, 3, 16, dtype=np.float32).reshape(4, 4)
+    rows, columns = (client.regularization("softmax", x, "l1", axis=axis).state for axis in (-1, 0))
+    exact, fast = (client.regularization("gelu", x, "l2", accuracy=accuracy).state for accuracy in ("exact", "fast"))
+    for pair in ([rows, columns], [exact, fast]):
+        with pytest.raises(InvalidRequest, match="parameters"):
+            merge(pair)
+        assert merge([pair[1], pair[1]]).penalty > 0

@@ -88,3 +88,35 @@ def test_mistakes(client: Client) -> None:
     plain.compile(optimizer="sgd", loss="mse")
     with Watch(client) as watch, pytest.raises(InvalidRequest, match="no layer with an activation"):
         plain.fit(X, Y, verbose=0, callbacks=[watch])
+
+
+def test_a_training_that_was_interrupted_goes_on(client: Client) -> None:
+    model = network()
+
+    class Interrupting(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unused-ignore]  # keras may not be there
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 1:
+                raise KeyboardInterrupt
+
+    with Watch(client, queue=1000) as watch:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(X, Y, batch_size=32, verbose=0, callbacks=[watch, Interrupting()])
+        model.predict(X, verbose=0)
+        model.fit(X, Y, batch_size=32, verbose=0, callbacks=[watch])
+        assert watch.report()["hidden"].samples[0] == 2 * 32 + 96
+    assert "call" not in vars(model.get_layer("hidden"))
+
+
+def test_recurrent_layers_are_left_alone(client: Client) -> None:
+    layers = [
+        keras.layers.SimpleRNN(3, return_sequences=True),
+        keras.layers.LSTM(2),
+        keras.layers.Dense(2, "relu", name="out"),
+    ]
+    model = keras.Sequential([keras.layers.Input((4, 5)), *layers, keras.layers.Softmax(name="softmax")])
+    model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
+    with Watch(client) as watch:
+        model.fit(np.ones((6, 4, 5), "f4"), np.zeros((6, 2), "f4"), batch_size=3, verbose=0, callbacks=[watch])
+        report = watch.report()
+    assert {name: stats.activation for name, stats in report.items()} == {"out": "relu", "softmax": "softmax"}
+    assert np.isnan(report["softmax"].layer.saturated_fraction)

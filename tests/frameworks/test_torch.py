@@ -198,3 +198,16 @@ def test_a_failure_does_not_reach_the_training(make_server: Callable[..., Any]) 
             watched.close()
     model(torch.ones(2, 3))
     assert len(model[0]._forward_hooks) == 0
+
+
+def test_somebody_elses_module_of_the_same_name_is_not_taken_for_torchs(client: Client) -> None:
+    class GELU(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 2
+
+    model = nn.Sequential(nn.Linear(8, 4), GELU(), nn.ReLU())
+    with watch(model, client) as watched:
+        assert watched.layers == ("2",)
+    with watch(model, client, layers=["1"]) as watched:
+        model(torch.ones(3, 8))
+        assert watched.report()["1"].activation == "identity"

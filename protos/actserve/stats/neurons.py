@@ -497,8 +497,8 @@ class NeuronStats:
 
     @property
     def dormant_fraction(self) -> float:
-        """The share of the neurons that are dormant; 0 of none."""
-        return _mean_of(self.dormant)
+        """The share of the neurons that are dormant; 0 of none, NaN without sums."""
+        return _mean_of(self.dormant) if self.sums is not None else math.nan
 
     @property
     def sparsity(self) -> float:
@@ -525,7 +525,7 @@ class NeuronStats:
             never_fired=int(self.never_fired.sum()),
             not_fired_recently=int(self.not_fired_recently.sum()),
             dormant=int(dormant.sum()),
-            dormant_fraction=_mean_of(dormant) if sums else math.nan,
+            dormant_fraction=self.dormant_fraction,
             inactive_fraction=self._of_all("inactive"),
             zero_fraction=self.sparsity,
             l0=self.l0,

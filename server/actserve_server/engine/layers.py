@@ -16,8 +16,8 @@ from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Job, Limits, Plan, check_name, plan
 from actserve_server.errors import InvalidOption, InvalidShape, InvalidState
 from actserve_server.kernels.threads import SOLO, Team
-from actserve_server.modes.base import Tensor
-from actserve_server.modes.neuron_stats import Gathering, NeuronStatistics, state_parameters
+from actserve_server.modes.base import Tensor, state_parameters
+from actserve_server.modes.neuron_stats import Gathering, NeuronStatistics
 from actserve_server.modes.neuron_tally import NeuronTally
 from actserve_server.modes.slopes import Slopes
 
@@ -73,7 +73,7 @@ def figure(stats: NeuronStats, name: str) -> float:
         case "dead_fraction":
             return stats.dead_fraction
         case "dormant_fraction":
-            return stats.dormant_fraction if stats.sums is not None else math.nan
+            return stats.dormant_fraction
         case "saturated_fraction":
             if stats.options.slopes != "all":
                 return math.nan
@@ -134,7 +134,7 @@ class Layer:
         self._tally: NeuronTally | None = None
         self._known = Slopes("none")
         self._planned: Plan | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._whole = True
         self._figures: dict[str, float] = {}
         self._stale = True
@@ -222,13 +222,15 @@ class Layer:
     # ---- what was seen ---------------------------------------------------------------------------------------------
 
     def stats(self) -> NeuronStats | None:
-        """All that was seen; None before the first batch."""
-        base = self._base
-        if self._tally is None or self._empty is None:
-            return base
-        begin = base.end if base is not None and base.end > base.begin else self._mode.first_sample
-        seen = self._tally.state(self._empty.activation, self._empty.parameters, begin)
-        return seen if base is None else base.merge(seen)
+        """All that was seen; None before the first batch. Not while a batch comes in."""
+        # The tally passes on its carries for that, which two threads must not do at once.
+        with self._lock:
+            base = self._base
+            if self._tally is None or self._empty is None:
+                return base
+            begin = base.end if base is not None and base.end > base.begin else self._mode.first_sample
+            seen = self._tally.state(self._empty.activation, self._empty.parameters, begin)
+            return seen if base is None else base.merge(seen)
 
     def snapshot(self) -> NeuronStats | None:
         """The same, when it has changed since the last snapshot; else None."""

@@ -17,7 +17,7 @@ from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import wide_compensated
 from actserve_server.kernels.build import Unit
 from actserve_server.kernels.forms import Form
-from actserve_server.regularizers.catalogue import REGULARIZERS
+from actserve_server.regularizers.catalogue import BY_NAME, REGULARIZERS
 from actserve_server.regularizers.spec import Pointwise, Record, Slicewise
 
 __all__ = ["cosines", "norms", "penalty_unit", "penalty_units", "products", "record_parts"]
@@ -143,7 +143,7 @@ def penalty_unit(name: str, part: str) -> Unit:
     if not name:
         function, arguments = _VECTORS[part]
         return Unit(f"penalty-{part}", None, (cast(types.FunctionType, function),), arguments, _DOUBLE)
-    record = next(record for record in REGULARIZERS if record.name == name)
+    record = BY_NAME[name]
     label = f"penalty-{name}-{part}"
     if isinstance(record, Pointwise):
         chosen = record.term if part == "term" else record.slope

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -79,6 +80,14 @@ class Subject:
         if self.axis is None or not self.shape:
             return self.shape
         return (*self.shape[: self.axis], self.result_length, *self.shape[self.axis + 1 :])
+
+    @property
+    def draws(self) -> bool:
+        """Whether an elementwise result depends on random draws, and so on where an element is."""
+        record = self.record
+        if not isinstance(record, Activation) or not record.indexed:
+            return False
+        return not record.drawn_if or bool(self.options.get(record.drawn_if))
 
     @property
     def slice_shape(self) -> tuple[int, int]:
@@ -177,6 +186,22 @@ class Mode(Protocol):
 
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x)."""
+
+
+def state_parameters(subject: Subject) -> dict[str, float | str]:
+    """What states must have in common to be merged beside the options: the parameters, a digest of those that are arrays, and
+    the axis of an activation that works along one."""
+    found: dict[str, float | str] = {
+        name: value if isinstance(value, str) else float(value)
+        for name, value in subject.options.items()
+        if value is not None
+    }
+    if subject.columns is not None:
+        found["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
+    if subject.axis is not None:
+        # From the end, as batches of other ranks may be of the same layer.
+        found["axis"] = float(subject.axis - max(len(subject.shape), 1))
+    return found
 
 
 def is_axis(record: Record) -> bool:

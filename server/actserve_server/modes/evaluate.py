@@ -153,10 +153,7 @@ _TABLED = ("forward", "derivative", "vjp")
 
 def _has_table(subject: Subject, operation: str) -> bool:
     """Whether a result is a function of one 16-bit element, and of nothing else that varies."""
-    record = subject.record
-    assert isinstance(record, Activation)
-    drawn = record.indexed and (not record.drawn_if or bool(subject.options.get(record.drawn_if)))
-    return subject.dtype in SIXTEEN_BITS and subject.columns is None and not drawn and operation in _TABLED
+    return subject.dtype in SIXTEEN_BITS and subject.columns is None and not subject.draws and operation in _TABLED
 
 
 def _from_table(subject: Subject, operation: str) -> Pieces:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -20,6 +19,7 @@ from actserve_server.modes.base import (
     Subject,
     Tensor,
     resolve_axis,
+    state_parameters,
 )
 from actserve_server.modes.evaluate import evaluate, readable, wide_enough
 from actserve_server.modes.neuron_tally import Layout, NeuronTally, column_bytes
@@ -29,22 +29,6 @@ _FIELD = "header.neuron_stats"
 _AXIS_FIELD = f"{_FIELD}.neuron_axis"
 _LARGEST_SAMPLE = 1 << 62
 """Far below what an int64 holds, so that no index of a sample overflows."""
-
-
-def state_parameters(subject: Subject) -> dict[str, float | str]:
-    """What states must have in common to be merged beside the options: the parameters, a digest of those that are arrays, and
-    the axis of an activation that works along one."""
-    found: dict[str, float | str] = {
-        name: value if isinstance(value, str) else float(value)
-        for name, value in subject.options.items()
-        if value is not None
-    }
-    if subject.columns is not None:
-        found["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
-    if subject.axis is not None:
-        # From the end, as batches of other ranks may be of the same layer.
-        found["axis"] = float(subject.axis - max(len(subject.shape), 1))
-    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -270,4 +254,4 @@ class _Stage:
         return summary(self._stats)
 
 
-__all__ = ["RESULTS", "Gathering", "NeuronStatistics", "pieces", "state_parameters", "summary"]
+__all__ = ["RESULTS", "Gathering", "NeuronStatistics", "pieces", "summary"]

@@ -19,15 +19,14 @@ from actserve_server.modes.slopes import Slopes
 _GRAIN = 1 << 16
 """Elements below which a part of the work is not worth handing to another core."""
 
-_NEURONS_TOGETHER = 128
-"""The loops work at so many neurons at a time, so shares are multiples of it."""
+_NEURONS_OF_A_SHARE = 128
+"""Shares are multiples of so many neurons: a quarter of the loops' tile, so that a layer of 1,024 occupies several cores."""
 
 _SETTLED_EVERY = 1 << 26
 """Elements after which the carries of the sums are passed on, each adding at most 9 digits of 32 bits to a limb, and the bins are added up,
 which count to 2**31."""
 
 _LEAST_TABLE = 1 << 12
-_NOTHING = np.empty(0, np.int64)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ class NeuronTally:
             self._observe(a, source, given, first, n, inner, begin, end, wanted, *arrays, bins)
             self._bins.append(bins)
 
-        self._team.share(n, _NEURONS_TOGETHER, observe, grain=max(_GRAIN * n // a.size, 1))
+        self._team.share(n, _NEURONS_OF_A_SHARE, observe, grain=max(_GRAIN * n // a.size, 1))
         if self._table is not None:
             self._make_room(a.size)
             self._add_to_histograms(a, first, n, inner, 0, n, self._table)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -24,7 +23,18 @@ from actserve_server.activations.spec import Activation
 from actserve_server.errors import InvalidAxis, InvalidOption, LimitExceeded, OutOfDomain
 from actserve_server.kernels import compiler
 from actserve_server.kernels.forms import SIXTEEN_BITS
-from actserve_server.modes.base import Array, Counts, Penalty, Piece, Scalars, Stage, Subject, Tensor, resolve_axis
+from actserve_server.modes.base import (
+    Array,
+    Counts,
+    Penalty,
+    Piece,
+    Scalars,
+    Stage,
+    Subject,
+    Tensor,
+    resolve_axis,
+    state_parameters,
+)
 from actserve_server.modes.evaluate import Pieces, evaluate, readable
 from actserve_server.modes.measures import Geometry, Measure, Slope, make
 from actserve_server.regularizers.spec import Contractive, Record, Slicewise, Temporal
@@ -235,11 +245,12 @@ class Regularization:
     def empty_state(self, subject: Subject, measure: Measure, rows: int = 0, elements: int = 0) -> PenaltyState:
         """The state of a pass over rows, with sums of nothing yet."""
         options = self._state_options(self.geometry(subject))
+        accuracy = {} if subject.accuracy == "exact" else {"accuracy": subject.accuracy}
         width = measure.terms(1) if form_of(self.regularizer.name, options).terms == "neuron" else 1
         return PenaltyState(
             regularizer=self.regularizer.name,
             activation=subject.record.name,
-            parameters=_parameters_of(subject),
+            parameters=state_parameters(subject) | accuracy,
             options=options,
             of=self.of.value,
             strength=self._strength,
@@ -283,18 +294,6 @@ class Regularization:
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
-
-
-def _parameters_of(subject: Subject) -> dict[str, float | str]:
-    """What states must have in common to be merged: the activation's parameters, and a digest of those that are arrays."""
-    options: dict[str, float | str] = {
-        name: value if isinstance(value, str) else float(value)
-        for name, value in subject.options.items()
-        if value is not None
-    }
-    if subject.columns is not None:
-        options["arrays"] = hashlib.sha256(subject.columns.values.tobytes()).hexdigest()
-    return options
 
 
 # ---- the input's way through the activation, in float64 ------------------------------------------------------------

@@ -62,8 +62,7 @@ def slopes(subject: Subject, epsilon: float, *, after: bool) -> Slopes:
     record = subject.record
     if not isinstance(record, Activation):
         return Slopes("none")
-    drawn = record.indexed and (not record.drawn_if or bool(subject.options.get(record.drawn_if)))
-    if subject.columns is not None or drawn:
+    if subject.columns is not None or subject.draws:
         return Slopes("none") if after else Slopes("zeros", computed=True)
     return _known(record, subject.parameters, subject.dtype, subject.accuracy, epsilon, after)
 

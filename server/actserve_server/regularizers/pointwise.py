@@ -10,7 +10,7 @@ from actserve.penalties import PenaltyState
 from actserve_server.activations.spec import Parameter, kernel
 from actserve_server.elementary import copysign, exp_sum, fma, log, log1p, sqrt, two_product
 from actserve_server.elementary.wide import LN2_HI, LN2_LO, _log_parts
-from actserve_server.regularizers.spec import Pointwise
+from actserve_server.regularizers.spec import Coefficients, Pointwise
 
 # ---- powers ----------------------------------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ def _mixed(a: float, sign: float, factor: float) -> float:
     return a if a != a else (signed if factor == 0.0 else fma(factor, a, signed))
 
 
-def _own(*names: str):  # type: ignore[no-untyped-def]
+def _own(*names: str) -> Coefficients:
     """The regularizer's parameters of these names."""
     return lambda state: tuple(float(state.options[name]) for name in names)
 
