@@ -75,6 +75,8 @@ SIGMOID_END = 1500.0
 """Beyond it, a sigmoid is 0 or 1 in float64, whatever finite number multiplies it."""
 TANH_FORM_END = 28.0
 """Beyond it, 2u in GELU's form with tanh is beyond SIGMOID_END."""
+FAR = 8.0
+"""Beyond it gelu' is far from its zero."""
 NORMAL_END = 55.0
 """Beyond it, the normal distribution's tail is 0 in float64, whatever finite number multiplies it."""
 
@@ -275,11 +277,12 @@ def _gelu_slope_factor(a: float) -> float:
     return -offset(a, GELU_TURN_HI, GELU_TURN_LO) * gelu_slope_ratio(a)
 
 
+# Far out nothing cancels, and R - a/sqrt(2 pi) is rounded less often: results that are nearly subnormal have no digit to spare.
 @kernel
 def gelu_slope_times(x: float, y: float) -> float:
-    a = min(abs(x), NORMAL_END)
-    hi = -0.5 * (a * a)
-    left = decayed(_gelu_slope_factor(a) * y, hi, fma(-0.5 * a, a, -hi))
+    a, tail, hi, lo = gelu_parts(x)
+    excess = fma(a, INVERSE_SQRT_2PI_HI, fma(a, INVERSE_SQRT_2PI_LO, -tail))
+    left = decayed((_gelu_slope_factor(a) if a < FAR else -excess) * y, hi, lo)
     return y - left if x >= 0.0 else left
 
 

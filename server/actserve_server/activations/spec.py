@@ -161,8 +161,9 @@ class Quick:
     usual: Kernel
     """Says (x, *parameters) whether the quick kernels are right there, within the bounds that hold for the record's own. It
     is false for NaN and infinities."""
-    forward: Kernel
-    derivative: Kernel
+    forward: Kernel | None
+    derivative: Kernel | None
+    """None where there is none shorter."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -27,7 +27,8 @@ __all__ = ["Operation", "operations"]
 
 Function = Callable[..., Any]
 
-_QUICK_BLOCK = 1024
+_QUICK_BLOCK = 64
+"""Short, as of normally distributed numbers some are beyond a limit here and there, and all of their block is looked at again."""
 
 
 # ---- each element by itself ------------------------------------------------------------------------------------------
