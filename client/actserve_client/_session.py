@@ -487,13 +487,20 @@ class Assembly:
         self._tensors: list[_Incoming] = []
         self.sent = 0
         self.summary: compute_pb2.ResultSummary | None = None
+        self.refused = False
+        """Whether the server has said that this job failed, which is no failure of the stream."""
 
-    def feed(self, raw: bytes) -> bool:
-        """Take a response; True when it was the last. Raises what the server says, or ServerError when it makes no sense."""
+    def feed(self, raw: bytes, job: int | None = None) -> bool:
+        """Take a response; True when it was the last. Raises what the server says, or ServerError when it makes no sense.
+
+        `job` is the number that it must have, where a stream has several.
+        """
         try:
             message, data = wire.unframe(compute_pb2.ComputeResponse, raw)
         except wire.DecodeError:
             raise ServerError("the server sent bytes that are no ComputeResponse") from None
+        if job is not None and message.job != job:
+            raise ServerError(f"the server answered job {message.job} where job {job} is due")
         match message.WhichOneof("frame"):
             case "chunk":
                 self._chunk(message.chunk, data)
@@ -503,11 +510,26 @@ class Assembly:
             case "summary":
                 self._finish(message.summary)
                 return True
+            case "whole" if not self._tensors:
+                self._whole(message.whole.summary, data)
+                return True
             case "error":
+                self.refused = True
                 raise from_status(message.error)
             case frame:
                 raise ServerError(f"the server sent {frame or 'an unknown frame'} where none may be")
         return False
+
+    def _whole(self, summary: compute_pb2.ResultSummary, data: memoryview) -> None:
+        for index, spec in enumerate(summary.tensors):
+            tensor = _incoming(spec, self._out if index == 0 else None)
+            size = wire.byte_count(spec.shape, wire.dtype_of(spec.data_type).itemsize)
+            tensor.write(data[:size])
+            data = data[size:]
+            self._tensors.append(tensor)
+        if len(data):
+            raise ServerError("the server sent more bytes than its summary announced")
+        self._finish(summary)
 
     def _chunk(self, chunk: compute_pb2.ResultChunk, data: memoryview) -> None:
         if not 0 <= chunk.tensor < len(self._tensors) or chunk.offset_bytes != self._tensors[chunk.tensor].filled:
@@ -523,7 +545,7 @@ class Assembly:
             tensor.finish(tuple(spec.shape))
         self.summary = summary
         if self._on_summary:
-            self._on_summary(_summary(summary))
+            self._on_summary(summary_of(summary))
 
     @property
     def arrays(self) -> list[Array]:
@@ -535,7 +557,8 @@ class Assembly:
         return ServerError("the server's answer ended before it was complete")
 
 
-def _summary(message: compute_pb2.ResultSummary) -> Summary:
+def summary_of(message: compute_pb2.ResultSummary) -> Summary:
+    """What a caller is told of a summary."""
     return Summary(
         message.compute_time.ToNanoseconds() / 1e9, _nonfinite_counts(message.input), _nonfinite_counts(message.output)
     )
@@ -652,9 +675,9 @@ class Job(Generic[T]):
     def requests(self, assembly: Assembly) -> Iterator[bytes]:
         """The messages of a ComputeStream call."""
         yield compute_pb2.ComputeStreamRequest(job=1, header=self._header).SerializeToString()
-        for pieces in _pieces(self._sources):
+        for pieces in pieces_of(self._sources):
             for index, start, data in pieces:
-                yield _chunk(1, index, start, data)
+                yield chunk_message(1, index, start, data)
                 if index == 0:
                     assembly.sent = start + len(data)
 
@@ -676,18 +699,20 @@ class Job(Generic[T]):
         return self._answer(assembly)
 
 
-def _pieces(sources: Sequence[wire.ArraySource]) -> Iterator[list[tuple[int, int, memoryview]]]:
+def pieces_of(sources: Sequence[wire.ArraySource]) -> Iterator[list[tuple[int, int, memoryview]]]:
     """What of each input is sent next: its index, the place of the first byte, and the bytes."""
     for edges in wire.in_step([source.nbytes for source in sources], CHUNK_BYTES, sources[0].itemsize):
         yield [(index, a, sources[index].read(a, b)) for index, (a, b) in enumerate(edges) if a < b]
 
 
-def _chunk(job: int, index: int, offset: int, data: memoryview) -> bytes:
+def chunk_message(job: int, index: int, offset: int, data: memoryview) -> bytes:
+    """The message that carries a piece of an input."""
     chunk = compute_pb2.InputChunk(input=index, offset_bytes=offset)
     return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
 
 
-def _inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
+def as_inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
+    """x, and the upstream gradient where there is one, as arrays that go together."""
     inputs = (as_array(x, "x"),) if upstream is None else (as_array(x, "x"), as_array(upstream, "upstream"))
     _check_upstream(inputs)
     return inputs
@@ -697,7 +722,7 @@ def map_job(
     question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
 ) -> Job[Array]:
     """Forward or derivative of arrays."""
-    return Job(question, _inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
+    return Job(question, as_inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
 
 
 def gradients_job(
@@ -710,7 +735,7 @@ def gradients_job(
         others = zip(assembly.summary.tensors[1:], assembly.arrays[1:], strict=True)
         return Gradients(_first(assembly, out), {spec.name.removeprefix(_GRADIENT_OF): array for spec, array in others})
 
-    return Job(question, _inputs(x, upstream), answer, out=out, **more)
+    return Job(question, as_inputs(x, upstream), answer, out=out, **more)
 
 
 _GRADIENT_OF = "gradient of "
@@ -860,9 +885,9 @@ class Blocks:
         self._block: Array | None = None
         self._filled = 0
 
-    def encode(self, *inputs: Array) -> Iterator[bytes]:
+    def encode(self, x: Any, upstream: Any = None) -> Iterator[bytes]:
         """The messages that send a block: x, and perhaps the upstream gradient, which has as many rows."""
-        _check_upstream(inputs)
+        inputs = as_inputs(x, upstream)
         x = inputs[0]
         if any(other.shape[:1] != x.shape[:1] for other in inputs[1:]):
             raise InvalidRequest(
@@ -878,9 +903,9 @@ class Blocks:
             yield compute_pb2.ComputeStreamRequest(job=self._job, header=header).SerializeToString()
         with self._lock:
             self._expected.append(_Expected(self._job, len(x) if x.ndim else None))
-        for pieces in _pieces([wire.ArraySource(array) for array in inputs]):
+        for pieces in pieces_of([wire.ArraySource(array) for array in inputs]):
             for index, start, data in pieces:
-                yield _chunk(self._job, index, self._sent[index] + start, data)
+                yield chunk_message(self._job, index, self._sent[index] + start, data)
         self._sent = [sent + array.nbytes for sent, array in zip(self._sent, inputs, strict=True)]
 
     def end(self) -> Iterator[bytes]:
@@ -909,7 +934,7 @@ class Blocks:
             case "summary" if message.job == self._current:
                 yield from self._empties()
                 self._current = 0
-                self.summary += _summary(message.summary)
+                self.summary += summary_of(message.summary)
             case "error":
                 raise from_status(message.error)
             case frame:
@@ -981,7 +1006,7 @@ class Reduction:
             )
         source = wire.ArraySource(block)
         for start in range(0, block.nbytes, CHUNK_BYTES):
-            yield _chunk(1, 0, self._sent + start, source.read(start, min(start + CHUNK_BYTES, block.nbytes)))
+            yield chunk_message(1, 0, self._sent + start, source.read(start, min(start + CHUNK_BYTES, block.nbytes)))
         self._sent += block.nbytes
 
     def end(self) -> Iterator[bytes]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -13,7 +23,7 @@ import grpc.aio
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _channel, _session, records
+from actserve_client import _channel, _session, _tensors, records
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
@@ -333,18 +343,63 @@ class AsyncClient:
             keywords=keywords,
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        coder = _session.Blocks(question)
+        async with contextlib.aclosing(
+            self._stream(_session.Blocks(question), blocks, upstream, timeout, on_summary)
+        ) as results:
+            async for block in results:
+                yield block
 
+    async def map(
+        self,
+        name: str,
+        arrays: Blocks,
+        *,
+        mode: str = "forward",
+        upstream: Blocks | None = None,
+        jacobian: str | None = None,
+        return_exceptions: bool = False,
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        timeout: float | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> AsyncIterator[Any]:
+        """One result for each array, in order, over one stream; see `Client.map`."""
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
+        question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
+        coder = _tensors.Tensors(question)
+        async with contextlib.aclosing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
+            async for result in results:
+                yield _tensors.raised(result, return_exceptions=return_exceptions)
+        for error in coder.finish():
+            yield _tensors.raised(error, return_exceptions=return_exceptions)
+
+    async def _stream(
+        self,
+        coder: _session.Blocks | _tensors.Tensors,
+        blocks: Blocks,
+        upstream: Blocks | None,
+        timeout: float | None,
+        on_summary: OnSummary | None,
+    ) -> AsyncGenerator[Any, None]:
         async def encode() -> AsyncIterator[bytes]:
             gradients = _each(upstream) if upstream is not None else None
             async for block in _each(blocks):
-                inputs = [_session.as_array(block, "x")]
-                if gradients is not None:
-                    try:
-                        inputs.append(_session.as_array(await anext(gradients), "upstream"))
-                    except StopAsyncIteration:
-                        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-                for message in coder.encode(*inputs):
+                try:
+                    gradient = await anext(gradients) if gradients is not None else None
+                except StopAsyncIteration:
+                    raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+                for message in coder.encode(block, gradient):
                     yield message
             if gradients is not None and await anext(gradients, None) is not None:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -12,7 +13,7 @@ import grpc
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _channel, _session, records
+from actserve_client import _channel, _session, _tensors, records
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
@@ -426,21 +427,62 @@ class Client:
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         return self._stream(_session.Blocks(question), blocks, upstream, timeout, on_summary)
 
+    def map(
+        self,
+        name: str,
+        arrays: Iterable[Any],
+        *,
+        mode: str = "forward",
+        upstream: Iterable[Any] | None = None,
+        jacobian: str | None = None,
+        return_exceptions: bool = False,
+        axis: int | None = None,
+        accuracy: str = "exact",
+        preset: str | None = None,
+        nonfinite: str = "propagate",
+        timeout: float | None = None,
+        on_summary: OnSummary | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **keywords: Any,
+    ) -> Iterator[Any]:
+        """One result for each array, in order: many small ones over one stream, sent ahead without waiting for each answer.
+
+        >>> list(client.map("relu", [np.array([-1.0, 2.0]), np.float32(3)]))
+        [array([0., 2.]), array(3., dtype=float32)]
+
+        Each array is a tensor by itself, of any type and shape, along any axis; that is what sets it apart from `stream`, whose
+        blocks are parts of one. An array of up to 1 MiB takes one message each way. `mode` is "forward" or "derivative", `upstream`
+        gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
+        in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
+        from a thread of their own. A call that loses its server raises ServerUnavailable, as its iterables can't be read again.
+        """
+        how = _session.How(
+            axis=axis,
+            accuracy=accuracy,
+            preset=preset,
+            nonfinite=nonfinite,
+            parameters=parameters,
+            keywords=keywords,
+        )
+        question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
+        coder = _tensors.Tensors(question)
+
+        with contextlib.closing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
+            for result in itertools.chain(results, coder.finish()):
+                yield _tensors.raised(result, return_exceptions=return_exceptions)
+
     def _stream(
         self,
-        coder: _session.Blocks,
+        coder: _session.Blocks | _tensors.Tensors,
         blocks: Iterable[Any],
         upstream: Iterable[Any] | None,
         timeout: float | None,
         on_summary: OnSummary | None,
-    ) -> Iterator[Array]:
+    ) -> Generator[Any, None, None]:
         def encode() -> Iterator[bytes]:
             gradients = iter(upstream) if upstream is not None else None
             for block in blocks:
-                inputs = [_session.as_array(block, "x")]
-                if gradients is not None:
-                    inputs.append(_next_upstream(gradients))
-                yield from coder.encode(*inputs)
+                yield from coder.encode(block, _next_upstream(gradients) if gradients is not None else None)
             if gradients is not None and next(gradients, None) is not None:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
             yield from coder.end()
@@ -658,9 +700,9 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
-def _next_upstream(gradients: Iterator[Any]) -> Array:
+def _next_upstream(gradients: Iterator[Any]) -> Any:
     try:
-        return _session.as_array(next(gradients), "upstream")
+        return next(gradients)
     except StopIteration:
         raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
 

@@ -330,8 +330,18 @@ def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
     )
 
 
+def whole_result(number: int, activation: str, run: Run, data: bytes) -> bytes:
+    """A result in one message: of a run that is over, with the bytes of its tensors."""
+    whole = compute_pb2.WholeResult(activation=activation, summary=_summary(run))
+    return wire.frame(compute_pb2.ComputeResponse(job=number, whole=whole), data)
+
+
 def result_summary(number: int, run: Run) -> bytes:
     """The last message of a result: what a run that is over has to say."""
+    return compute_pb2.ComputeResponse(job=number, summary=_summary(run)).SerializeToString()
+
+
+def _summary(run: Run) -> compute_pb2.ResultSummary:
     end = compute_pb2.ResultSummary(
         tensors=tensor_specs(run.results), input=_nonfinite(run.nonfinite_in), output=_nonfinite(run.nonfinite_out)
     )
@@ -344,7 +354,7 @@ def result_summary(number: int, run: Run) -> bytes:
                 end.regularization.state = state
         case NeuronSummary():
             end.neuron_stats.CopyFrom(_stats_result(scalars))
-    return compute_pb2.ComputeResponse(job=number, summary=end).SerializeToString()
+    return end
 
 
 def _stats_result(scalars: NeuronSummary) -> compute_pb2.NeuronStatsResult:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import grpc
+import numpy as np
 from actserve import wire
 from actserve.stats import NeuronStats, StateError
 from actserve.v1 import compute_pb2, service_pb2
@@ -103,23 +104,16 @@ class Servicer:
         """One job, whole in one message."""
         with self._gate:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
-            if request.header.open_ended:
-                raise InvalidOption("open_ended is for ComputeStream", field="header.open_ended", value=True)
-            planned = plan(messages.job(request.header), self._limits, self._team)
-            expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
-            if len(data) != expected:
-                raise DataSizeMismatch(
-                    f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
-                    field="data",
-                    value=len(data),
-                    allowed=expected,
-                )
+            planned = self._whole_plan(request.header)
+            _check_size(planned, data)
             yield from self._results(0, planned, _whole(planned, data, context))
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
         with self._gate:
             latest = failed = None
+            # The last job that came in one message: small tensors of one shape follow one another, and a plan takes longer than they.
+            header = whole = None
             for raw in raws:
                 message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
                 frame = message.WhichOneof("frame")
@@ -143,8 +137,14 @@ class Servicer:
                     raise Draining
                 latest = message.job
                 try:
-                    planned = plan(messages.job(message.header), self._limits, self._team)
-                    yield from self._results(latest, planned, _chunks(latest, planned, raws))
+                    if data:
+                        if whole is None or message.header != header:
+                            whole, header = self._whole_plan(message.header), message.header
+                        _check_size(whole, data)
+                        yield from self._whole_results(latest, whole, _whole(whole, data, context))
+                    else:
+                        planned = plan(messages.job(message.header), self._limits, self._team)
+                        yield from self._results(latest, planned, _chunks(latest, planned, raws))
                 except _BREAKS_THE_STREAM:
                     raise
                 except RequestError as error:
@@ -152,6 +152,27 @@ class Servicer:
                     yield compute_pb2.ComputeResponse(job=latest, error=status_of(error)).SerializeToString()
             if latest is None:
                 raise StreamEndedEarly("the stream ended before any job", field="header")
+
+    def _whole_plan(self, header: compute_pb2.JobHeader) -> Plan:
+        """The plan of a job whose inputs' bytes come along with its header."""
+        if header.open_ended:
+            raise InvalidOption(
+                "open_ended is for ComputeStream, and jobs that come in chunks", field="header.open_ended", value=True
+            )
+        return plan(messages.job(header), self._limits, self._team)
+
+    def _whole_results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+        """A result in one message, where it fits in one."""
+        sizes = [wire.byte_count(result.shape, result.dtype.itemsize) for result in planned.results]
+        # A negative size is of a tensor whose length only the end tells.
+        if min(sizes, default=0) < 0 or sum(sizes) > self._limits.max_chunk_bytes:
+            yield from self._results(number, planned, chunks)
+            return
+        run = Run(planned)
+        tensors = [bytearray() for _ in planned.results]
+        for piece in run.pieces(chunks):
+            tensors[piece.tensor] += piece.array.view(np.uint8).data
+        yield messages.whole_result(number, planned.subject.record.name, run, b"".join(tensors))
 
     def _results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
         run = Run(planned)
@@ -271,6 +292,18 @@ def _parse(kind: type[M], raw: bytes) -> tuple[M, memoryview]:
 
 def _malformed(kind: type[Message]) -> MalformedMessage:
     return MalformedMessage(f"these bytes are no {kind.DESCRIPTOR.full_name}", field="")
+
+
+def _check_size(planned: Plan, data: memoryview) -> None:
+    """That all the bytes of the inputs came along, and no others."""
+    expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
+    if len(data) != expected:
+        raise DataSizeMismatch(
+            f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
+            field="data",
+            value=len(data),
+            allowed=expected,
+        )
 
 
 def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:

@@ -348,18 +348,28 @@ class ResultSummary(_message.Message):
     neuron_stats: NeuronStatsResult
     def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., compute_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., input: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., output: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationResult, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsResult, _Mapping]] = ...) -> None: ...
 
+class WholeResult(_message.Message):
+    __slots__ = ("activation", "summary")
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    SUMMARY_FIELD_NUMBER: _ClassVar[int]
+    activation: str
+    summary: ResultSummary
+    def __init__(self, activation: _Optional[str] = ..., summary: _Optional[_Union[ResultSummary, _Mapping]] = ...) -> None: ...
+
 class ComputeResponse(_message.Message):
-    __slots__ = ("job", "header", "chunk", "summary", "error", "data")
+    __slots__ = ("job", "header", "chunk", "summary", "error", "whole", "data")
     JOB_FIELD_NUMBER: _ClassVar[int]
     HEADER_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     job: int
     header: ResultHeader
     chunk: ResultChunk
     summary: ResultSummary
     error: _status_pb2.Status
+    whole: WholeResult
     data: bytes
-    def __init__(self, job: _Optional[int] = ..., header: _Optional[_Union[ResultHeader, _Mapping]] = ..., chunk: _Optional[_Union[ResultChunk, _Mapping]] = ..., summary: _Optional[_Union[ResultSummary, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, job: _Optional[int] = ..., header: _Optional[_Union[ResultHeader, _Mapping]] = ..., chunk: _Optional[_Union[ResultChunk, _Mapping]] = ..., summary: _Optional[_Union[ResultSummary, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., whole: _Optional[_Union[WholeResult, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...

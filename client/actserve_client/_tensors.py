@@ -1,0 +1,127 @@
+"""Many tensors over one stream, without any I/O: each is a job of its own, and the small ones take one message each way."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from actserve import wire
+from actserve.v1 import compute_pb2
+
+from actserve_client._session import (
+    UNARY_BYTES,
+    Array,
+    Assembly,
+    Question,
+    Summary,
+    as_inputs,
+    chunk_message,
+    pieces_of,
+    summary_of,
+)
+from actserve_client.errors import ActserveError, InvalidRequest, ServerError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Owed:
+    """A result that is owed: under which number, and what takes it."""
+
+    job: int
+    assembly: Assembly
+
+
+class Tensors:
+    """Tensors of any types and shapes, sent as they come; a result for each, in order, and where one fails its error.
+
+    `encode` runs where requests are made, `decode` where responses arrive; the two may be different threads.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self._question = question
+        self.summary = Summary()
+        """What the server has said of the jobs that are complete."""
+        self._owed: deque[_Owed | InvalidRequest] = deque()
+        self._job = 0
+        self._ended = False
+        # Few layers have many shapes, and making a header takes longer than all else about a small tensor.
+        self._like: tuple[Any, ...] | None = None
+        self._message = compute_pb2.ComputeStreamRequest()
+
+    def encode(self, x: Any, upstream: Any = None) -> Iterator[bytes]:
+        """The messages that send a tensor, and perhaps its upstream gradient; none for one that can't be sent."""
+        try:
+            inputs = as_inputs(x, upstream)
+        except InvalidRequest as error:
+            self._owed.append(error)
+            return
+        like = tuple((array.dtype, array.shape) for array in inputs)
+        if like != self._like:
+            self._like = like
+            self._message.header.CopyFrom(self._question.header(like))
+        self._job += 1
+        self._message.job = self._job
+        self._owed.append(_Owed(self._job, Assembly()))
+        sources = [wire.ArraySource(array) for array in inputs]
+        if sum(source.nbytes for source in sources) <= UNARY_BYTES:
+            yield wire.frame(self._message, b"".join(source.read(0, source.nbytes) for source in sources))
+            return
+        yield self._message.SerializeToString()
+        job = self._job
+        for pieces in pieces_of(sources):
+            for index, start, data in pieces:
+                yield chunk_message(job, index, start, data)
+
+    def end(self) -> Iterator[bytes]:
+        """The messages after the last tensor: none."""
+        self._ended = True
+        yield from ()
+
+    def decode(self, raw: bytes) -> Iterator[Array | ActserveError]:
+        """Take a response, and give the results that it completes."""
+        yield from self._refused()
+        if not self._owed:
+            raise ServerError("the server sent more than was asked for")
+        owed = self._owed[0]
+        assert isinstance(owed, _Owed)
+        try:
+            complete = owed.assembly.feed(raw, owed.job)
+        except ActserveError as error:
+            if not owed.assembly.refused:
+                raise
+            self._owed.popleft()
+            yield error
+        else:
+            if complete:
+                self._owed.popleft()
+                assert owed.assembly.summary is not None
+                self.summary += summary_of(owed.assembly.summary)
+                yield owed.assembly.arrays[0]
+        yield from self._refused()
+
+    def finish(self) -> Iterator[ActserveError]:
+        """What is left when all responses have come. Raises ServerError when a result is missing."""
+        yield from self._refused()
+        if self._owed:
+            raise ServerError("the server's answer ended before it was complete")
+
+    def _refused(self) -> Iterator[InvalidRequest]:
+        """The errors of tensors that were not sent, when it is their turn."""
+        while self._owed and isinstance(self._owed[0], InvalidRequest):
+            yield self._owed.popleft()  # type: ignore[misc]  # just seen to be one
+
+    @property
+    def nothing_sent(self) -> bool:
+        """Whether all is sent and there was no tensor: an error for the server, and no results for the caller."""
+        return self._ended and self._job == 0
+
+
+def raised(result: Any, *, return_exceptions: bool) -> Any:
+    """A result as the caller wants it: its error raised, or in its place."""
+    if isinstance(result, ActserveError) and not return_exceptions:
+        raise result
+    return result
+
+
+__all__ = ["Tensors", "raised"]
