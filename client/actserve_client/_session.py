@@ -527,6 +527,8 @@ class Assembly:
             tensor.write(data[:size])
             data = data[size:]
             self._tensors.append(tensor)
+            if self._progress and index == 0:
+                self._progress(self.sent, tensor.filled)
         if len(data):
             raise ServerError("the server sent more bytes than its summary announced")
         self._finish(summary)
@@ -670,6 +672,7 @@ class Job(Generic[T]):
     def request(self) -> bytes:
         """The message of a Compute call."""
         data = b"".join(source.read(0, source.nbytes) for source in self._sources)
+        self._header.whole_result = True
         return wire.frame(compute_pb2.ComputeRequest(header=self._header), data)
 
     def requests(self, assembly: Assembly) -> Iterator[bytes]:

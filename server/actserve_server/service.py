@@ -106,7 +106,8 @@ class Servicer:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             planned = self._whole_plan(request.header)
             _check_size(planned, data)
-            yield from self._results(0, planned, _whole(planned, data, context))
+            answer = self._whole_results if request.header.whole_result else self._results
+            yield from answer(0, planned, _whole(planned, data, context))
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
@@ -165,7 +166,8 @@ class Servicer:
         """A result in one message, where it fits in one."""
         sizes = [wire.byte_count(result.shape, result.dtype.itemsize) for result in planned.results]
         # A negative size is of a tensor whose length only the end tells.
-        if min(sizes, default=0) < 0 or sum(sizes) > self._limits.max_chunk_bytes:
+        subject = planned.subject
+        if min(sizes, default=0) < 0 or sum(sizes) > subject.piece_elements * subject.dtype.itemsize:
             yield from self._results(number, planned, chunks)
             return
         run = Run(planned)

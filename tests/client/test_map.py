@@ -153,3 +153,23 @@ def test_a_job_in_one_message_in_another_language(client: Client) -> None:
     # The length of a state is known at its end only, so that result comes in pieces.
     assert by_job[4][0].HasField("header")
     assert by_job[4][-1].HasField("summary")
+
+
+def test_compute_answers_in_one_message_only_where_it_is_asked_to(client: Client) -> None:
+    header = compute_pb2.JobHeader(
+        activation="relu", mode=compute_pb2.MODE_FORWARD, inputs=[{"data_type": 1, "shape": [2]}]
+    )
+    data = np.array([-1, 2], np.float32).tobytes()
+    call: Any = client._channel.unary_stream(_channel.COMPUTE)
+    frames = {}
+    for header.whole_result in (False, True):
+        raws = call(compute_pb2.ComputeRequest(header=header, data=data).SerializeToString())
+        answers = [compute_pb2.ComputeResponse.FromString(raw) for raw in raws]
+        frames[header.whole_result] = [answer.WhichOneof("frame") for answer in answers]
+        assert np.frombuffer(b"".join(answer.data for answer in answers), "<f4").tolist() == [0, 2]
+    assert frames == {False: ["header", "chunk", "summary"], True: ["whole"]}
+    # No more than the caller wants in a chunk.
+    header.chunk_bytes = 4
+    raws = call(compute_pb2.ComputeRequest(header=header, data=data).SerializeToString())
+    frames[True] = [compute_pb2.ComputeResponse.FromString(raw).WhichOneof("frame") for raw in raws]
+    assert frames[True] == ["header", "chunk", "chunk", "summary"]

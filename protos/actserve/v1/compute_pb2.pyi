@@ -210,7 +210,7 @@ class NeuronStatsOptions(_message.Message):
     def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ..., neuron_axes: _Optional[_Iterable[int]] = ..., fired: _Optional[_Union[FiredRule, str]] = ..., eps: _Optional[float] = ..., zero_tolerance: _Optional[float] = ..., tau: _Optional[float] = ..., saturation_eps: _Optional[float] = ..., dead_after_samples: _Optional[int] = ..., input: _Optional[_Union[StatsInput, str]] = ..., histogram: _Optional[_Union[StatsHistogram, str]] = ..., sums: bool = ..., first_sample: _Optional[int] = ...) -> None: ...
 
 class JobHeader(_message.Message):
-    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "nonfinite")
+    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "whole_result", "nonfinite")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +230,7 @@ class JobHeader(_message.Message):
     DERIVATIVE_FIELD_NUMBER: _ClassVar[int]
     REGULARIZATION_FIELD_NUMBER: _ClassVar[int]
     NEURON_STATS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_RESULT_FIELD_NUMBER: _ClassVar[int]
     NONFINITE_FIELD_NUMBER: _ClassVar[int]
     activation: str
     mode: Mode
@@ -243,8 +244,9 @@ class JobHeader(_message.Message):
     derivative: DerivativeOptions
     regularization: RegularizationOptions
     neuron_stats: NeuronStatsOptions
+    whole_result: bool
     nonfinite: Nonfinite
-    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., accuracy: _Optional[_Union[Accuracy, str]] = ..., preset: _Optional[str] = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ..., nonfinite: _Optional[_Union[Nonfinite, str]] = ...) -> None: ...
+    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., accuracy: _Optional[_Union[Accuracy, str]] = ..., preset: _Optional[str] = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ..., whole_result: bool = ..., nonfinite: _Optional[_Union[Nonfinite, str]] = ...) -> None: ...
 
 class ComputeRequest(_message.Message):
     __slots__ = ("header", "data")
