@@ -32,6 +32,7 @@ from actserve_client import Client
 
 CHUNK = 1 << 20
 AHEAD = 16
+"""How many unary calls are in flight at once, where they do not wait for one another."""
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -116,7 +117,6 @@ def _small_contenders(x: Any, calls: int, plain: grpc.Channel, client: Client) -
         return answer
 
     def plain_ahead() -> Any:
-        # As many at once as a thread pool of gRPC's own examples would have in flight.
         waiting: deque[Any] = deque()
         for _ in range(calls):
             waiting.append(unary.future(kind(data=x.tobytes())))

@@ -523,7 +523,7 @@ class Assembly:
     def _whole(self, summary: compute_pb2.ResultSummary, data: memoryview) -> None:
         for index, spec in enumerate(summary.tensors):
             tensor = _incoming(spec, self._out if index == 0 else None)
-            size = wire.byte_count(spec.shape, wire.dtype_of(spec.data_type).itemsize)
+            size = wire.byte_count(spec.shape, tensor.itemsize)
             tensor.write(data[:size])
             data = data[size:]
             self._tensors.append(tensor)
@@ -554,9 +554,10 @@ class Assembly:
         """The tensors of the result, complete once the summary has come."""
         return [tensor.array for tensor in self._tensors]
 
-    def incomplete(self) -> ServerError:
-        """The error to raise when the responses end before the summary."""
-        return ServerError("the server's answer ended before it was complete")
+
+def incomplete() -> ServerError:
+    """The error to raise when the responses end before the last summary."""
+    return ServerError("the server's answer ended before it was complete")
 
 
 def summary_of(message: compute_pb2.ResultSummary) -> Summary:
@@ -575,6 +576,7 @@ class _Incoming:
 
     def __init__(self, dtype: np.dtype[Any], array: Array | None) -> None:
         self._dtype = dtype
+        self.itemsize = dtype.itemsize
         self._array = array
         self._sink = None if array is None else wire.ArraySink(array)
         self._gathered = bytearray()
@@ -583,14 +585,14 @@ class _Incoming:
     def write(self, data: memoryview) -> None:
         if self._sink is None:
             self._gathered += data
-        elif self.filled + len(data) > self._sink.nbytes or len(data) % self._dtype.itemsize:
+        elif self.filled + len(data) > self._sink.nbytes or len(data) % self.itemsize:
             raise ServerError("the server sent more bytes than its header announced, or a part of an element")
         else:
             self._sink.write(self.filled, data)
         self.filled += len(data)
 
     def finish(self, shape: tuple[int, ...]) -> None:
-        if any(length < 0 for length in shape) or self.filled != wire.byte_count(shape, self._dtype.itemsize):
+        if any(length < 0 for length in shape) or self.filled != wire.byte_count(shape, self.itemsize):
             raise ServerError(f"the server sent {self.filled} bytes of a tensor of shape {list(shape)}")
         if self._array is None:
             self._array = np.frombuffer(self._gathered, self._dtype).reshape(shape)
@@ -714,18 +716,22 @@ def chunk_message(job: int, index: int, offset: int, data: memoryview) -> bytes:
     return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
 
 
-def as_inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
-    """x, and the upstream gradient where there is one, as arrays that go together."""
-    inputs = (as_array(x, "x"),) if upstream is None else (as_array(x, "x"), as_array(upstream, "upstream"))
+def as_inputs(*given: Any) -> tuple[Array, ...]:
+    """x, and the upstream gradient where it is given too, as arrays that go together."""
+    inputs = tuple(as_array(value, name) for value, name in zip(given, ("x", "upstream"), strict=False))
     _check_upstream(inputs)
     return inputs
+
+
+def _inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
+    return as_inputs(x) if upstream is None else as_inputs(x, upstream)
 
 
 def map_job(
     question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
 ) -> Job[Array]:
     """Forward or derivative of arrays."""
-    return Job(question, as_inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
+    return Job(question, _inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
 
 
 def gradients_job(
@@ -738,7 +744,7 @@ def gradients_job(
         others = zip(assembly.summary.tensors[1:], assembly.arrays[1:], strict=True)
         return Gradients(_first(assembly, out), {spec.name.removeprefix(_GRADIENT_OF): array for spec, array in others})
 
-    return Job(question, as_inputs(x, upstream), answer, out=out, **more)
+    return Job(question, _inputs(x, upstream), answer, out=out, **more)
 
 
 _GRADIENT_OF = "gradient of "
@@ -888,9 +894,9 @@ class Blocks:
         self._block: Array | None = None
         self._filled = 0
 
-    def encode(self, x: Any, upstream: Any = None) -> Iterator[bytes]:
+    def encode(self, *given: Any) -> Iterator[bytes]:
         """The messages that send a block: x, and perhaps the upstream gradient, which has as many rows."""
-        inputs = as_inputs(x, upstream)
+        inputs = as_inputs(*given)
         x = inputs[0]
         if any(other.shape[:1] != x.shape[:1] for other in inputs[1:]):
             raise InvalidRequest(
@@ -977,6 +983,12 @@ class Blocks:
                 yield self._block
                 self._block = None
         yield from self._empties()
+
+    def finish(self) -> Iterator[Array]:
+        """What is left when all responses have come: nothing. Raises ServerError when a block is missing."""
+        if self._current or self._expected or self._block is not None:
+            raise incomplete()
+        yield from ()
 
     @property
     def nothing_sent(self) -> bool:

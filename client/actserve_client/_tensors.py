@@ -18,6 +18,7 @@ from actserve_client._session import (
     Summary,
     as_inputs,
     chunk_message,
+    incomplete,
     pieces_of,
     summary_of,
 )
@@ -49,10 +50,10 @@ class Tensors:
         self._like: tuple[Any, ...] | None = None
         self._message = compute_pb2.ComputeStreamRequest()
 
-    def encode(self, x: Any, upstream: Any = None) -> Iterator[bytes]:
+    def encode(self, *given: Any) -> Iterator[bytes]:
         """The messages that send a tensor, and perhaps its upstream gradient; none for one that can't be sent."""
         try:
-            inputs = as_inputs(x, upstream)
+            inputs = as_inputs(*given)
         except InvalidRequest as error:
             self._owed.append(error)
             return
@@ -104,12 +105,16 @@ class Tensors:
         """What is left when all responses have come. Raises ServerError when a result is missing."""
         yield from self._refused()
         if self._owed:
-            raise ServerError("the server's answer ended before it was complete")
+            raise incomplete()
 
     def _refused(self) -> Iterator[InvalidRequest]:
         """The errors of tensors that were not sent, when it is their turn."""
-        while self._owed and isinstance(self._owed[0], InvalidRequest):
-            yield self._owed.popleft()  # type: ignore[misc]  # just seen to be one
+        while self._owed:
+            first = self._owed[0]
+            if isinstance(first, _Owed):
+                return
+            self._owed.popleft()
+            yield first
 
     @property
     def nothing_sent(self) -> bool:

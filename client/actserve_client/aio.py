@@ -381,8 +381,6 @@ class AsyncClient:
         async with contextlib.aclosing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
             async for result in results:
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
-        for error in coder.finish():
-            yield _tensors.raised(error, return_exceptions=return_exceptions)
 
     async def _stream(
         self,
@@ -395,11 +393,13 @@ class AsyncClient:
         async def encode() -> AsyncIterator[bytes]:
             gradients = _each(upstream) if upstream is not None else None
             async for block in _each(blocks):
-                try:
-                    gradient = await anext(gradients) if gradients is not None else None
-                except StopAsyncIteration:
-                    raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-                for message in coder.encode(block, gradient):
+                given = [block]
+                if gradients is not None:
+                    try:
+                        given.append(await anext(gradients))
+                    except StopAsyncIteration:
+                        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+                for message in coder.encode(*given):
                     yield message
             if gradients is not None and await anext(gradients, None) is not None:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
@@ -414,6 +414,8 @@ class AsyncClient:
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
+        for block in coder.finish():
+            yield block
         if on_summary:
             on_summary(coder.summary)
 
@@ -447,7 +449,7 @@ class AsyncClient:
             async for raw in responses:
                 if assembly.feed(raw):
                     return answer(assembly)
-        raise assembly.incomplete()
+        raise _session.incomplete()
 
     # ---- monitoring -------------------------------------------------------------------------------------------------
 
@@ -563,7 +565,7 @@ class AsyncClient:
             async for raw in call:
                 if assembly.feed(raw):
                     return job.answer(assembly)
-        raise assembly.incomplete()
+        raise _session.incomplete()
 
     @contextlib.asynccontextmanager
     async def _call(

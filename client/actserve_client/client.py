@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -468,7 +467,7 @@ class Client:
         coder = _tensors.Tensors(question)
 
         with contextlib.closing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
-            for result in itertools.chain(results, coder.finish()):
+            for result in results:
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
@@ -482,7 +481,7 @@ class Client:
         def encode() -> Iterator[bytes]:
             gradients = iter(upstream) if upstream is not None else None
             for block in blocks:
-                yield from coder.encode(block, _next_upstream(gradients) if gradients is not None else None)
+                yield from coder.encode(block) if gradients is None else coder.encode(block, _next_upstream(gradients))
             if gradients is not None and next(gradients, None) is not None:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
             yield from coder.end()
@@ -494,6 +493,7 @@ class Client:
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
+        yield from coder.finish()
         if on_summary:
             on_summary(coder.summary)
 
@@ -525,7 +525,7 @@ class Client:
             for raw in responses:
                 if assembly.feed(raw):
                     return answer(assembly)
-        raise assembly.incomplete()
+        raise _session.incomplete()
 
     # ---- monitoring -------------------------------------------------------------------------------------------------
 
@@ -652,7 +652,7 @@ class Client:
             for raw in call:
                 if assembly.feed(raw):
                     return job.answer(assembly)
-        raise assembly.incomplete()
+        raise _session.incomplete()
 
     @contextlib.contextmanager
     def _call(self, encode: Callable[[], Iterator[bytes]], timeout: float | None) -> Iterator[Iterator[bytes]]:

@@ -113,8 +113,7 @@ class Servicer:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
         with self._gate:
             latest = failed = None
-            # The last job that came in one message: small tensors of one shape follow one another, and a plan takes longer than they.
-            header = whole = None
+            plans = _Plans(self._whole_plan)
             for raw in raws:
                 message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
                 frame = message.WhichOneof("frame")
@@ -139,10 +138,9 @@ class Servicer:
                 latest = message.job
                 try:
                     if data:
-                        if whole is None or message.header != header:
-                            whole, header = self._whole_plan(message.header), message.header
-                        _check_size(whole, data)
-                        yield from self._whole_results(latest, whole, _whole(whole, data, context))
+                        planned = plans.of(message.header)
+                        _check_size(planned, data)
+                        yield from self._whole_results(latest, planned, _whole(planned, data, context))
                     else:
                         planned = plan(messages.job(message.header), self._limits, self._team)
                         yield from self._results(latest, planned, _chunks(latest, planned, raws))
@@ -255,6 +253,22 @@ class Servicer:
     def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
         """What this server is."""
         return service_pb2.GetServerInfoResponse(server=self._info)
+
+
+class _Plans:
+    """Plans of jobs that come in one message. The last one is kept: small tensors of one shape follow one another on a stream, and
+    a plan takes longer than they do.
+    """
+
+    def __init__(self, make: Callable[[compute_pb2.JobHeader], Plan]) -> None:
+        self._make = make
+        self._last: tuple[compute_pb2.JobHeader, Plan] | None = None
+
+    def of(self, header: compute_pb2.JobHeader) -> Plan:
+        """The plan of a job. Raises what is wrong with it."""
+        if self._last is None or self._last[0] != header:
+            self._last = header, self._make(header)
+        return self._last[1]
 
 
 def _described(asked: str) -> Record:

@@ -16,9 +16,13 @@ from actserve_client import (
     Client,
     DeadlineExceeded,
     InvalidRequest,
+    ServerError,
     UnknownActivation,
     _channel,
+    _session,
 )
+from actserve_client._session import Assembly
+from actserve_client._tensors import Tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -55,6 +59,13 @@ def test_large_and_small_ones_axes_and_jacobians(client: Client) -> None:
     wide = [np.linspace(-1, 1, 900), np.linspace(-1, 1, 5)]
     expected = [client.derivative("softmax", x, jacobian="full") for x in wide]
     same(list(client.map("softmax", wide, mode="derivative", jacobian="full")), expected)
+
+
+@pytest.mark.parametrize("call", ["map", "stream"])
+def test_no_gradient_among_gradients_is_refused(client: Client, call: str) -> None:
+    x = np.ones(3)
+    with pytest.raises(InvalidRequest, match="upstream is an array of object"):
+        list(getattr(client, call)("relu", [x, x], mode="derivative", upstream=[x, None]))
 
 
 def test_a_wrong_one_fails_alone(client: Client) -> None:
@@ -120,6 +131,68 @@ async def test_the_asynchronous_twin(address: str, client: Client) -> None:
         with pytest.raises(ActserveError, match="int64"):
             async for _ in twin.map("silu", arrays):
                 pass
+
+
+def test_a_small_call_takes_one_message_each_way(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = []
+    feed = Assembly.feed
+
+    def counted(assembly: Assembly, raw: bytes, *job: int) -> bool:
+        frames.append(compute_pb2.ComputeResponse.FromString(raw).WhichOneof("frame"))
+        return feed(assembly, raw, *job)
+
+    monkeypatch.setattr(Assembly, "feed", counted)
+    seen: list[tuple[int, int]] = []
+    x = np.ones(3)
+    client.forward("relu", x, progress=lambda *done: seen.append(done))
+    assert frames == ["whole"]
+    assert seen[-1][1] == x.nbytes
+    list(client.map("relu", [x, x]))
+    assert frames == ["whole"] * 3
+    question = _session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False)
+    assert len(list(Tensors(question).encode(x))) == 1
+
+
+HOW = _session.How(axis=None, accuracy="exact", preset=None, nonfinite="propagate", parameters=None, keywords={})
+
+
+def answer(job: int, shape: list[int], data: bytes) -> bytes:
+    summary = compute_pb2.ResultSummary(tensors=[{"data_type": 11, "shape": shape}])
+    whole = compute_pb2.WholeResult(activation="relu", summary=summary)
+    return compute_pb2.ComputeResponse(job=job, whole=whole, data=data).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("responses", "text"),
+    [
+        ([answer(2, [1], bytes(8))], "answered job 2 where job 1 is due"),
+        ([answer(1, [1], bytes(16))], "more bytes than its summary"),
+        ([answer(1, [2], bytes(8))], "8 bytes of a tensor of shape"),
+        ([answer(1, [-1], b"")], "tensor of shape"),
+        ([answer(1, [1], bytes(8)), answer(2, [1], bytes(8))], "more than was asked for"),
+        ([], "before it was complete"),
+        ([b"\xff"], "no ComputeResponse"),
+    ],
+)
+def test_answers_that_make_no_sense(responses: list[bytes], text: str) -> None:
+    """What no server of ours sends, so that no result is ever taken for another's."""
+    tensors = Tensors(_session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False))
+    assert list(tensors.encode(np.ones(1)))
+
+    def results() -> Iterator[Any]:
+        for raw in responses:
+            yield from tensors.decode(raw)
+        yield from tensors.finish()
+
+    with pytest.raises(ServerError, match=text):
+        list(results())
+
+
+def test_a_stream_that_ends_before_its_blocks_is_no_success() -> None:
+    blocks = _session.Blocks(_session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False))
+    assert list(blocks.encode(np.ones(1)))
+    with pytest.raises(ServerError, match="before it was complete"):
+        list(blocks.finish())
 
 
 def test_a_job_in_one_message_in_another_language(client: Client) -> None:
