@@ -23,7 +23,7 @@ import grpc.aio
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _channel, _session, _tensors, records
+from actserve_client import _blocks, _channel, _session, _tensors, records
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
@@ -344,7 +344,7 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
-            self._stream(_session.Blocks(question), blocks, upstream, timeout, on_summary)
+            self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
         ) as results:
             async for block in results:
                 yield block
@@ -384,7 +384,7 @@ class AsyncClient:
 
     async def _stream(
         self,
-        coder: _session.Blocks | _tensors.Tensors,
+        coder: _blocks.Blocks | _tensors.Tensors,
         blocks: Blocks,
         upstream: Blocks | None,
         timeout: float | None,
@@ -435,7 +435,7 @@ class AsyncClient:
                 Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
                 timeout,
             )
-        coder = _session.Reduction(question)
+        coder = _blocks.Reduction(question)
 
         async def encode() -> AsyncIterator[bytes]:
             async for block in _each(x):

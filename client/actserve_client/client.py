@@ -12,7 +12,7 @@ import grpc
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _channel, _session, _tensors, records
+from actserve_client import _blocks, _channel, _session, _tensors, records
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._session import (
     Array,
@@ -424,7 +424,7 @@ class Client:
             keywords=keywords,
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        return self._stream(_session.Blocks(question), blocks, upstream, timeout, on_summary)
+        return self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
 
     def map(
         self,
@@ -472,7 +472,7 @@ class Client:
 
     def _stream(
         self,
-        coder: _session.Blocks | _tensors.Tensors,
+        coder: _blocks.Blocks | _tensors.Tensors,
         blocks: Iterable[Any],
         upstream: Iterable[Any] | None,
         timeout: float | None,
@@ -513,7 +513,7 @@ class Client:
                 Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
                 timeout,
             )
-        coder = _session.Reduction(question)
+        coder = _blocks.Reduction(question)
 
         def encode() -> Iterator[bytes]:
             for block in x:

@@ -21,6 +21,7 @@ from actserve_client import (
     _channel,
     _session,
 )
+from actserve_client._blocks import Blocks
 from actserve_client._session import Assembly
 from actserve_client._tensors import Tensors
 from hypothesis import HealthCheck, given, settings
@@ -189,7 +190,7 @@ def test_answers_that_make_no_sense(responses: list[bytes], text: str) -> None:
 
 
 def test_a_stream_that_ends_before_its_blocks_is_no_success() -> None:
-    blocks = _session.Blocks(_session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False))
+    blocks = Blocks(_session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False))
     assert list(blocks.encode(np.ones(1)))
     with pytest.raises(ServerError, match="before it was complete"):
         list(blocks.finish())

@@ -118,7 +118,7 @@ from actserve.v1 import tensor_pb2
 from actserve_client import InvalidRequest, _session
 assert wire.dtype_of(tensor_pb2.DATA_TYPE_FLOAT16) == np.float16
 try:
-    _session._spec(tensor_pb2.TensorSpec(data_type=tensor_pb2.DATA_TYPE_BFLOAT16))
+    _session.spec_of(tensor_pb2.TensorSpec(data_type=tensor_pb2.DATA_TYPE_BFLOAT16))
 except InvalidRequest as error:
     assert "pip install ml_dtypes" in str(error)
 else:
