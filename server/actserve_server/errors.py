@@ -17,6 +17,7 @@
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
     │   ├── UnexpectedFrame      a frame that can't come here
     │   └── MalformedMessage     bytes that are no message
+    ├── OtherBits                a result that another server began, and that would go on otherwise here
     ├── LimitExceeded            beyond a limit of the settings: it always will be
     ├── Busy                     as much as may run at once is running: try again
     └── Draining                 the server is shutting down: try another
@@ -111,6 +112,10 @@ class UnexpectedFrame(InvalidRequest):
 
 class MalformedMessage(InvalidRequest):
     """Expected error: bytes that are not a message of the declared type."""
+
+
+class OtherBits(RequestError):
+    """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
 
 
 class LimitExceeded(RequestError):

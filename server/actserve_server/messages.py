@@ -23,6 +23,7 @@ from actserve_server.activations.spec import (
     Value,
 )
 from actserve_server.engine.parameters import values_of
+from actserve_server.engine.parts import Part
 from actserve_server.engine.plan import Job
 from actserve_server.engine.run import Run
 from actserve_server.errors import InvalidAxis, InvalidOption, InvalidParameter, UnsupportedDataType
@@ -134,7 +135,12 @@ def job(header: compute_pb2.JobHeader) -> Job:
         accuracy=_known(_ACCURACIES, header.accuracy, "header.accuracy"),
         preset=header.preset,
         reject_nonfinite=_known(_REJECTS_NONFINITE, header.nonfinite, "header.nonfinite"),
+        part=_part(header.part) if header.HasField("part") else None,
     )
+
+
+def _part(message: compute_pb2.Part) -> Part:
+    return Part(message.first_element, message.elements, message.bits)
 
 
 def _mode(header: compute_pb2.JobHeader) -> Mode:
@@ -311,17 +317,38 @@ def tensor_specs(tensors: Sequence[Tensor]) -> list[tensor_pb2.TensorSpec]:
     ]
 
 
-def result_header(number: int, activation: str, tensors: Sequence[Tensor]) -> bytes:
+def result_header(
+    number: int, activation: str, tensors: Sequence[Tensor], unit_bytes: Sequence[int] = (), bits: str = ""
+) -> bytes:
     """The first message of a result."""
-    header = compute_pb2.ResultHeader(tensors=tensor_specs(tensors), activation=activation)
+    header = compute_pb2.ResultHeader(
+        tensors=tensor_specs(tensors), activation=activation, unit_bytes=unit_bytes, bits=bits
+    )
     return compute_pb2.ComputeResponse(job=number, header=header).SerializeToString()
 
 
-def result_chunk(number: int, piece: Piece) -> bytes:
-    """A message that carries a piece of a result; the piece may be reused afterwards."""
-    chunk = compute_pb2.ResultChunk(tensor=piece.tensor, offset_bytes=piece.first * piece.array.itemsize)
-    message = compute_pb2.ComputeResponse(job=number, chunk=chunk)
-    return wire.frame(message, piece.array.view(np.uint8).data)
+class Chunks:
+    """Makes the messages that carry a result's pieces; where it has parts (`counted`), with what was found not to be finite so far,
+    as who goes on elsewhere is told only of the rest.
+    """
+
+    def __init__(self, number: int, run: Run, *, counted: bool) -> None:
+        self._number = number
+        self._counted = (run.nonfinite_in, run.nonfinite_out) if counted else ()
+        self._told = [0, 0]
+
+    def message(self, piece: Piece) -> bytes:
+        """The message of a piece, which may be reused afterwards."""
+        chunk = compute_pb2.ResultChunk(tensor=piece.tensor, offset_bytes=piece.first * piece.array.itemsize)
+        for index, (counts, field) in enumerate(zip(self._counted, ("input", "output"), strict=False)):
+            if counts.total != self._told[index]:
+                self._told[index] = counts.total
+                getattr(chunk, field).CopyFrom(_nonfinite(counts))
+        return _chunk(self._number, chunk, piece)
+
+
+def _chunk(number: int, chunk: compute_pb2.ResultChunk, piece: Piece) -> bytes:
+    return wire.frame(compute_pb2.ComputeResponse(job=number, chunk=chunk), piece.array.view(np.uint8).data)
 
 
 def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
@@ -370,7 +397,8 @@ def merged_stats(stats: NeuronStats, chunk_bytes: int) -> Iterator[bytes]:
     tensors.append(Tensor("state", np.dtype(np.uint8), (len(stats.state),)))
     yield result_header(0, stats.activation, tensors)
     for piece in pieces(stats, chunk_bytes):
-        yield result_chunk(0, piece)
+        place = compute_pb2.ResultChunk(tensor=piece.tensor, offset_bytes=piece.first * piece.array.itemsize)
+        yield _chunk(0, place, piece)
     result = _stats_result(summary(stats))
     counts = {name: int(stats.columns[name].sum()) for name in ("nan", "positive_infinity", "negative_infinity")}
     end = compute_pb2.ResultSummary(

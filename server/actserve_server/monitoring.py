@@ -206,7 +206,7 @@ class MonitorStream:
             self._refused = number
             yield _failure(number, name, error, of_layer=False)
             return
-        layer.take(planned, self._chunks(number, planned.inputs[0].total_bytes or 0, frames))
+        layer.take(planned, self._chunks(number, planned.inputs[0].sent_bytes, frames))
         for alert in layer.alerts():
             yield monitor_pb2.MonitorResponse(
                 number=number,

@@ -21,6 +21,7 @@ from actserve_server import messages
 from actserve_server.activations import catalogue
 from actserve_server.activations.spec import Record
 from actserve_server.engine.inlets import Chunk
+from actserve_server.engine.parts import bits_of
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
 from actserve_server.errors import (
@@ -165,7 +166,7 @@ class Servicer:
         sizes = [wire.byte_count(result.shape, result.dtype.itemsize) for result in planned.results]
         # A negative size is of a tensor whose length only the end tells.
         subject = planned.subject
-        if min(sizes, default=0) < 0 or sum(sizes) > subject.piece_elements * subject.dtype.itemsize:
+        if planned.part or min(sizes, default=0) < 0 or sum(sizes) > subject.piece_elements * subject.dtype.itemsize:
             yield from self._results(number, planned, chunks)
             return
         run = Run(planned)
@@ -176,9 +177,16 @@ class Servicer:
 
     def _results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
         run = Run(planned)
-        yield messages.result_header(number, planned.subject.record.name, planned.results)
+        yield messages.result_header(
+            number,
+            planned.subject.record.name,
+            planned.results,
+            unit_bytes=planned.unit_bytes,
+            bits=bits_of(planned.subject.record),
+        )
+        made = messages.Chunks(number, run, counted=bool(planned.unit_bytes))
         for piece in run.pieces(chunks):
-            yield messages.result_chunk(number, piece)
+            yield made.message(piece)
         yield messages.result_summary(number, run)
 
     def merge_stats(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
@@ -312,7 +320,7 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
 
 def _check_size(planned: Plan, data: memoryview) -> None:
     """That all the bytes of the inputs came along, and no others."""
-    expected = sum(spec.total_bytes or 0 for spec in planned.inputs)
+    expected = sum(spec.sent_bytes for spec in planned.inputs)
     if len(data) != expected:
         raise DataSizeMismatch(
             f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
@@ -324,14 +332,14 @@ def _check_size(planned: Plan, data: memoryview) -> None:
 
 def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
     """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    bases = [0, planned.inputs[0].total_bytes or 0]
-    for begin in range(0, planned.units, planned.block_units):
+    bases = [0, planned.inputs[0].sent_bytes]
+    for begin in planned.units[:: planned.block_units]:
         if not context.is_active():
             return
         for index, (spec, base) in enumerate(zip(planned.inputs, bases, strict=False)):
             start = begin * spec.unit_bytes
-            stop = min(start + planned.block_units * spec.unit_bytes, spec.total_bytes or 0)
-            yield Chunk(index, start, data[base + start : base + stop])
+            stop = min(start + planned.block_units * spec.unit_bytes, spec.end_bytes or 0)
+            yield Chunk(index, start, data[base + start - spec.begin_bytes : base + stop - spec.begin_bytes])
 
 
 def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:

@@ -29,10 +29,10 @@ class Chunk:
 class _Inlet:
     """The bytes of one input that wait to be computed."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: int) -> None:
         self._parts: deque[memoryview] = deque()
         self.waiting = 0
-        self.received = 0
+        self.received = begin
 
     def push(self, data: memoryview) -> None:
         self._parts.append(data)
@@ -67,11 +67,11 @@ def blocks(plan: Plan, chunks: Iterable[Chunk]) -> Iterator[tuple[int, tuple[Arr
     one is over when `chunks` is. Raises ChunkOutOfPlace, DataSizeMismatch and LimitExceeded.
     """
     dtype = plan.subject.dtype
-    inlets = tuple(_Inlet() for _ in plan.inputs)
+    inlets = tuple(_Inlet(spec.begin_bytes) for spec in plan.inputs)
     # An input without elements has no units either, so the other has none to go with them.
     counted = [(inlet, spec) for inlet, spec in zip(inlets, plan.inputs, strict=True) if spec.unit_bytes]
-    done = 0
-    if plan.open_ended or any(spec.total_bytes for spec in plan.inputs):
+    done = plan.first_unit
+    if plan.open_ended or any(spec.sent_bytes for spec in plan.inputs):
         for chunk in chunks:
             if not chunk.data:
                 continue
@@ -80,7 +80,7 @@ def blocks(plan: Plan, chunks: Iterable[Chunk]) -> Iterator[tuple[int, tuple[Arr
                 taken = [inlet.take(units * spec.unit_bytes) for inlet, spec in counted]
                 yield done * plan.unit_elements, tuple(np.frombuffer(data, dtype) for data in taken)
                 done += units
-            if all(inlet.received == spec.total_bytes for inlet, spec in zip(inlets, plan.inputs, strict=True)):
+            if all(inlet.received == spec.end_bytes for inlet, spec in zip(inlets, plan.inputs, strict=True)):
                 break
             for index, inlet in enumerate(inlets):
                 if inlet.waiting > plan.max_lead_bytes:
@@ -116,12 +116,12 @@ def _accept(plan: Plan, inlets: tuple[_Inlet, ...], chunk: Chunk) -> None:
             allowed=f"a multiple of {itemsize}",
         )
     end = inlet.received + len(chunk.data)
-    if spec.total_bytes is not None and end > spec.total_bytes:
+    if spec.end_bytes is not None and end > spec.end_bytes:
         raise ChunkOutOfPlace(
-            f"a chunk of input {chunk.input} ends at byte {end}, beyond the tensor's {spec.total_bytes}",
+            f"a chunk of input {chunk.input} ends at byte {end}, beyond the tensor's {spec.end_bytes}",
             field="data",
             value=end,
-            allowed=spec.total_bytes,
+            allowed=spec.end_bytes,
         )
     if spec.row_bytes == 0:
         raise ChunkOutOfPlace(

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from actserve_server.activations import catalogue
 from actserve_server.activations.spec import LIBRARIES, GatedActivation, Library, Record, ResizingActivation
 from actserve_server.engine.parameters import Arguments, Given, arguments
+from actserve_server.engine.parts import Part, bits_of
 from actserve_server.errors import (
     InvalidAxis,
     InvalidOption,
     InvalidParameter,
     InvalidShape,
     LimitExceeded,
+    OtherBits,
     UnknownActivation,
 )
 from actserve_server.kernels.threads import SOLO, Team
@@ -56,6 +58,8 @@ class Job:
     preset: str = ""
     """The library whose names and defaults are meant; the empty string for ours."""
     reject_nonfinite: bool = False
+    part: Part | None = None
+    """What of it is to be computed; None: all."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,8 +70,15 @@ class Input:
     unit_bytes: int
     row_bytes: int
     """The bytes of one entry of the first dimension; all of them for a scalar."""
-    total_bytes: int | None
-    """None when not known beforehand."""
+    end_bytes: int | None
+    """Where the bytes that are sent end: after all of them, unless a part is asked for. None when not known beforehand."""
+    begin_bytes: int = 0
+    """Where they begin."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes of an input of known size are sent."""
+        return (self.end_bytes or 0) - self.begin_bytes
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,12 +98,25 @@ class Plan:
     max_lead_bytes: int
     max_tensor_bytes: int
     reject_nonfinite: bool = False
+    result_unit_elements: int = 0
+    """How many elements of the result a unit makes; 0 where it has no parts, as it is not made unit by unit."""
+    first_unit: int = 0
+    """The unit that is computed first."""
+    part: bool = False
+    """Whether no more than a part of the result was asked for."""
 
     @property
-    def units(self) -> int:
-        """How many units there are in a job of known size."""
+    def units(self) -> range:
+        """The units that are computed in a job of known size."""
         x = self.inputs[0]
-        return (x.total_bytes or 0) // x.unit_bytes if x.unit_bytes else 0
+        return range(self.first_unit, (x.end_bytes or 0) // x.unit_bytes) if x.unit_bytes else range(0)
+
+    @property
+    def unit_bytes(self) -> tuple[int, ...]:
+        """The bytes of a unit in each input and then in the result; nothing where there are no parts."""
+        if not self.result_unit_elements:
+            return ()
+        return (*(spec.unit_bytes for spec in self.inputs), self.result_unit_elements * self.results[0].dtype.itemsize)
 
     @property
     def upstream(self) -> bool:
@@ -148,25 +172,71 @@ def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
     _limit("a block of slices", "header.axis", unit * itemsize, limits.max_slice_bytes, "max_slice_bytes")
     for tensor in results:
         _limit(f"the result {tensor.name!r}", "header", tensor.nbytes, limits.max_tensor_bytes, "max_tensor_bytes")
-    return Plan(
+    made = mode.unit_result(subject) if all(units[: len(job.inputs)]) else 0
+    planned = Plan(
         subject=subject,
         mode=mode,
         inputs=tuple(
             Input(
                 unit_bytes=elements * itemsize,
                 row_bytes=math.prod(tensor.shape[1:]) * itemsize,
-                total_bytes=None if job.open_ended else tensor.nbytes,
+                end_bytes=None if job.open_ended else tensor.nbytes,
             )
             for elements, tensor in zip(units, job.inputs, strict=False)
         ),
         results=results,
         open_ended=job.open_ended,
         unit_elements=units[0],
-        block_units=max(subject.piece_elements // max(unit, 1), 1),
+        # So that the pieces of a result end where its units do, unless a unit takes several.
+        block_units=max(subject.piece_elements // max(unit, made, 1), 1),
         max_lead_bytes=max(limits.max_lead_bytes, 2 * unit * itemsize),
         max_tensor_bytes=limits.max_tensor_bytes,
         reject_nonfinite=job.reject_nonfinite,
+        result_unit_elements=made,
     )
+    return planned if job.part is None else _cut(planned, job.part)
+
+
+def _cut(planned: Plan, part: Part) -> Plan:
+    """The plan of a part of what was planned. Raises InvalidOption and OtherBits."""
+    record, unit, path = planned.subject.record, planned.unit_elements, "header.part"
+    if not planned.unit_bytes:
+        raise InvalidOption(
+            "the result is not computed element by element or slice by slice, so no part of it can be; leave part out",
+            field=path,
+        )
+    end_bytes = planned.inputs[0].end_bytes
+    total = None if end_bytes is None else end_bytes // planned.subject.dtype.itemsize
+    first, count = part.first_element, part.elements
+    if first < 0 or first % unit or (total is not None and first > total):
+        raise InvalidOption(
+            f"the part begins with element {first}, and must begin with a multiple of {unit}"
+            + (f" up to {total}" if total is not None else ""),
+            field=f"{path}.first_element",
+            value=first,
+            allowed=f"multiples of {unit}",
+        )
+    if count < 0 or count % unit or (count and (total is None or first + count > total)):
+        left = "0, as the job is open-ended" if total is None else f"a multiple of {unit} up to {total - first}"
+        raise InvalidOption(
+            f"the part has {count} elements, and must have {left}",
+            field=f"{path}.elements",
+            value=count,
+            allowed=left,
+        )
+    if part.bits and part.bits != bits_of(record):
+        raise OtherBits(
+            f"the result of {record.name} that is to be gone on with was begun by a server that computes other bits",
+            field=f"{path}.bits",
+            value=part.bits,
+        )
+    begin, end = first // unit, (first + count) // unit
+
+    def cut(spec: Input) -> Input:
+        stop = end * spec.unit_bytes if count else spec.end_bytes
+        return dataclasses.replace(spec, begin_bytes=begin * spec.unit_bytes, end_bytes=stop)
+
+    return dataclasses.replace(planned, inputs=tuple(map(cut, planned.inputs)), first_unit=begin, part=True)
 
 
 def check_name(job: Job) -> str:

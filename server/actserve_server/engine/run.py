@@ -16,7 +16,7 @@ class Run:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._elements = 0
+        self._elements = plan.first_unit * plan.unit_elements
         self.compute_time_s = 0.0
         """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
         self.scalars: Scalars = None

@@ -184,6 +184,9 @@ class Mode(Protocol):
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """The tensors that the mode gives."""
 
+    def unit_result(self, subject: Subject) -> int:
+        """How many elements of its one result a unit of x makes, where each unit's are computed by themselves; 0 where not."""
+
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x)."""
 

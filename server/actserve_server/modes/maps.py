@@ -52,6 +52,10 @@ class Forward:
         """The activation, of x's shape unless the activation changes an axis' length."""
         return (Tensor("activation", subject.dtype, subject.result_shape),)
 
+    def unit_result(self, subject: Subject) -> int:
+        """An element for an element, or the slices of a block for it."""
+        return subject.result_unit_elements
+
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         return MapStage(subject, "forward", counts)
@@ -132,6 +136,12 @@ class Derivative:
         double = np.dtype(np.float64)
         names = _gradients(subject.record)
         return (derivative, *(Tensor(f"gradient of {name}", double, shapes.get(name, ())) for name in names))
+
+    def unit_result(self, subject: Subject) -> int:
+        """As many as x has, times the axis' length in a full Jacobian; sums over all elements have no parts."""
+        if self.parameter_gradients:
+            return 0
+        return subject.unit_elements * (subject.slice_shape[0] if self.jacobian is JacobianPart.FULL else 1)
 
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""

@@ -132,6 +132,10 @@ class NeuronStatistics:
         tensors = [Tensor(name, np.dtype(kinds[kind]), shape) for name, kind in RESULTS.items()]
         return (*tensors, Tensor("state", np.dtype(np.uint8), (-1,)))
 
+    def unit_result(self, subject: Subject) -> int:
+        """Nothing is computed unit by unit."""
+        return 0
+
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)

@@ -39,6 +39,11 @@ class NonfiniteCounts:
         """How many are -inf."""
         return int(self._counts[2])
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return int(self._counts.sum())
+
     def add(self, first: int, array: Array) -> None:
         """Count the elements of a flat array whose first one is element `first` of the tensor. Raises errors.Nonfinite."""
         if array.dtype not in DTYPES or not array.size:

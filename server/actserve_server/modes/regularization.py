@@ -291,6 +291,10 @@ class Regularization:
         shape = subject.shape if self.chained else self.shape(subject)
         return (Tensor("gradient", subject.dtype, shape),) if self.gradient else ()
 
+    def unit_result(self, subject: Subject) -> int:
+        """Nothing is computed unit by unit."""
+        return 0
+
     def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
