@@ -10,7 +10,8 @@
 
 from actserve.stats import LayerStats, NeuronStats
 
-from actserve_client._session import Gradients, Nonfinite, Regularization, Summary, merge
+from actserve_client._session import Gradients, Regularization, merge
+from actserve_client._summaries import Nonfinite, Summary
 from actserve_client.aio import AsyncClient
 from actserve_client.client import Client
 from actserve_client.errors import (

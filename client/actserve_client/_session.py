@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
@@ -19,15 +18,9 @@ from actserve import penalties, wire
 from actserve.stats import NeuronStats, StateError
 from actserve.v1 import catalogue_pb2, compute_pb2, tensor_pb2
 
-from actserve_client.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    LimitExceeded,
-    ServerError,
-    ServerUnavailable,
-    from_status,
-)
-from actserve_client.options import Retry
+from actserve_client._resume import Place, chunk_message
+from actserve_client._summaries import Summary
+from actserve_client.errors import InvalidRequest, LimitExceeded, ServerError, ServerUnavailable, from_status
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
@@ -37,6 +30,9 @@ CHUNK_BYTES = 1 << 20
 
 UNARY_BYTES = 1 << 20
 """Up to this many bytes of input go in one Compute call, which costs half of what opening a stream does."""
+
+KEPT_BYTES = 64 << 20
+"""How much of what was sent of an iterable is kept at most until it is answered, to be sent again where a server is lost."""
 
 _MODES = {"forward": compute_pb2.MODE_FORWARD, "derivative": compute_pb2.MODE_DERIVATIVE}
 _JACOBIANS = {
@@ -99,50 +95,6 @@ class Gradients:
 
     input: Array
     parameters: Mapping[str, Array]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Nonfinite:
-    """How many elements are not finite."""
-
-    nan: int = 0
-    positive_infinity: int = 0
-    negative_infinity: int = 0
-
-    def __add__(self, other: Nonfinite) -> Nonfinite:
-        return Nonfinite(
-            self.nan + other.nan,
-            self.positive_infinity + other.positive_infinity,
-            self.negative_infinity + other.negative_infinity,
-        )
-
-    @property
-    def total(self) -> int:
-        """All of them.
-
-        >>> Nonfinite(nan=2, negative_infinity=1).total
-        3
-        """
-        return self.nan + self.positive_infinity + self.negative_infinity
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Summary:
-    """What the server says at the end of a call, to the `on_summary` that was given to it."""
-
-    compute_time_s: float = 0.0
-    """How long the server computed, without waiting for input or for the reader."""
-    nonfinite_in: Nonfinite = Nonfinite()
-    """What of x is not finite."""
-    nonfinite_out: Nonfinite = Nonfinite()
-    """What of the values computed is not finite."""
-
-    def __add__(self, other: Summary) -> Summary:
-        return Summary(
-            self.compute_time_s + other.compute_time_s,
-            self.nonfinite_in + other.nonfinite_in,
-            self.nonfinite_out + other.nonfinite_out,
-        )
 
 
 OnSummary = Callable[[Summary], object]
@@ -470,7 +422,7 @@ class Assembly:
 
     `out`, or the array that it makes, takes the first tensor of the result; the others, and it too when there is none, are
     allocated. In an open-ended job the first dimension may be unknown until the summary: such a tensor is gathered and
-    becomes an array at the end.
+    becomes an array at the end. `span` says which bytes of the first tensor come, when they are not all.
     """
 
     def __init__(
@@ -478,11 +430,14 @@ class Assembly:
         out: Array | MakeOut | None = None,
         progress: Progress | None = None,
         on_summary: OnSummary | None = None,
+        span: tuple[int, int] | None = None,
     ) -> None:
         self._out = out
         self._progress = progress
         self._on_summary = on_summary
+        self._span = span
         self._tensors: list[_Incoming] = []
+        self.place = Place(span[0] if span else 0)
         self.sent = 0
         self.summary: compute_pb2.ResultSummary | None = None
         self.refused = False
@@ -502,9 +457,8 @@ class Assembly:
         match message.WhichOneof("frame"):
             case "chunk":
                 self._chunk(message.chunk, data)
-            case "header" if not self._tensors:
-                for index, spec in enumerate(message.header.tensors):
-                    self._tensors.append(_incoming(spec, self._out if index == 0 else None))
+            case "header" if not (self._tensors and self.place.announced):
+                self._header(message.header)
             case "summary":
                 self._finish(message.summary)
                 return True
@@ -517,6 +471,21 @@ class Assembly:
             case frame:
                 raise ServerError(f"the server sent {frame or 'an unknown frame'} where none may be")
         return False
+
+    def _header(self, header: compute_pb2.ResultHeader) -> None:
+        if not self._tensors:
+            for index, spec in enumerate(header.tensors):
+                self._tensors.append(_incoming(spec, self._out, self._span) if index == 0 else _incoming(spec))
+        self.place.header(header, self._tensors[0].itemsize if self._tensors else 1)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a server has been at work: it answered, or took more than a connection holds."""
+        return self.place.announced or self.place.landmark > 0 or self.sent > 4 * CHUNK_BYTES
+
+    def resume(self) -> None:
+        """Go on with what another call sends of the same result; only where `place` is resumable."""
+        self._tensors[0].rewind(self.place.resume())
 
     def _whole(self, summary: compute_pb2.ResultSummary, data: memoryview) -> None:
         for index, spec in enumerate(summary.tensors):
@@ -535,8 +504,10 @@ class Assembly:
         if not 0 <= chunk.tensor < len(self._tensors) or chunk.offset_bytes != self._tensors[chunk.tensor].filled:
             raise ServerError(f"the server sent a chunk out of place: tensor {chunk.tensor}, byte {chunk.offset_bytes}")
         self._tensors[chunk.tensor].write(data)
-        if self._progress and chunk.tensor == 0:
-            self._progress(self.sent, self._tensors[0].filled)
+        if chunk.tensor == 0:
+            self.place.chunk(chunk, len(data))
+            if self._progress:
+                self._progress(self.sent, self._tensors[0].filled)
 
     def _finish(self, summary: compute_pb2.ResultSummary) -> None:
         if len(summary.tensors) != len(self._tensors):
@@ -545,7 +516,7 @@ class Assembly:
             tensor.finish(tuple(spec.shape))
         self.summary = summary
         if self._on_summary:
-            self._on_summary(summary_of(summary))
+            self._on_summary(self.place.total(summary))
 
     @property
     def arrays(self) -> list[Array]:
@@ -558,39 +529,36 @@ def incomplete() -> ServerError:
     return ServerError("the server's answer ended before it was complete")
 
 
-def summary_of(message: compute_pb2.ResultSummary) -> Summary:
-    """What a caller is told of a summary."""
-    return Summary(
-        message.compute_time.ToNanoseconds() / 1e9, _nonfinite_counts(message.input), _nonfinite_counts(message.output)
-    )
-
-
-def _nonfinite_counts(message: compute_pb2.NonfiniteCounts) -> Nonfinite:
-    return Nonfinite(message.nan, message.positive_infinity, message.negative_infinity)
-
-
 class _Incoming:
     """A tensor that is being received."""
 
-    def __init__(self, dtype: np.dtype[Any], array: Array | None) -> None:
+    def __init__(self, dtype: np.dtype[Any], array: Array | None, span: tuple[int, int] | None = None) -> None:
         self._dtype = dtype
         self.itemsize = dtype.itemsize
         self._array = array
         self._sink = None if array is None else wire.ArraySink(array)
         self._gathered = bytearray()
-        self.filled = 0
+        self.filled, self._end = span or (0, None if array is None else array.nbytes)
 
     def write(self, data: memoryview) -> None:
-        if self._sink is None:
+        if self._sink is None or self._end is None:
             self._gathered += data
-        elif self.filled + len(data) > self._sink.nbytes or len(data) % self.itemsize:
+        elif self.filled + len(data) > self._end or len(data) % self.itemsize:
             raise ServerError("the server sent more bytes than its header announced, or a part of an element")
         else:
             self._sink.write(self.filled, data)
         self.filled += len(data)
 
+    def rewind(self, size: int) -> None:
+        """Forget the last bytes."""
+        self.filled -= size
+        if self._sink is None:
+            del self._gathered[self.filled :]
+
     def finish(self, shape: tuple[int, ...]) -> None:
-        if any(length < 0 for length in shape) or self.filled != wire.byte_count(shape, self.itemsize):
+        end = wire.byte_count(shape, self.itemsize) if self._end is None else self._end
+        known = shape if self._array is None else self._array.shape
+        if any(length < 0 for length in shape) or shape != known or self.filled != end:
             raise ServerError(f"the server sent {self.filled} bytes of a tensor of shape {list(shape)}")
         if self._array is None:
             self._array = np.frombuffer(self._gathered, self._dtype).reshape(shape)
@@ -613,7 +581,9 @@ def spec_of(spec: tensor_pb2.TensorSpec) -> tuple[np.dtype[Any], tuple[int, ...]
         raise InvalidRequest("a result of bfloat16 needs ml_dtypes: pip install ml_dtypes", field="x") from None
 
 
-def _incoming(spec: tensor_pb2.TensorSpec, out: Array | MakeOut | None) -> _Incoming:
+def _incoming(
+    spec: tensor_pb2.TensorSpec, out: Array | MakeOut | None = None, span: tuple[int, int] | None = None
+) -> _Incoming:
     dtype, shape = spec_of(spec)
     if callable(out):
         out = out(shape, dtype.newbyteorder("="))
@@ -623,8 +593,8 @@ def _incoming(spec: tensor_pb2.TensorSpec, out: Array | MakeOut | None) -> _Inco
                 f"out is {out.dtype} of shape {list(out.shape)}, and must be {dtype} of shape {list(shape)}",
                 field="out",
             )
-        return _Incoming(dtype, out)
-    return _Incoming(dtype, None if -1 in shape else np.empty(shape, dtype.newbyteorder("=")))
+        return _Incoming(dtype, out, span)
+    return _Incoming(dtype, None if -1 in shape else np.empty(shape, dtype.newbyteorder("=")), span)
 
 
 def _same_place(one: Array, other: Array) -> bool:
@@ -648,6 +618,7 @@ class Job(Generic[T]):
         out: Array | MakeOut | None = None,
         progress: Progress | None = None,
         on_summary: OnSummary | None = None,
+        span: tuple[int, int] | None = None,
     ) -> None:
         if not (out is None or callable(out) or (isinstance(out, np.ndarray) and out.flags.writeable)):
             raise InvalidRequest("out must be a writable NumPy array", field="out")
@@ -657,37 +628,74 @@ class Job(Generic[T]):
         self._out = out
         self._progress = progress
         self._on_summary = on_summary
+        self._span = span
         target = out if isinstance(out, np.ndarray) else None
         shared = [array for array in inputs if target is not None and np.may_share_memory(array, target)]
         # What is computed from a chunk is only written after the chunk was sent, so computing in place is safe; an
         # overlap in any other way is not.
         self._aside = any(target is not None and not _same_place(array, target) for array in shared)
-        self.in_place = bool(shared) and not self._aside
-        """Whether the input is overwritten while it is sent: such a job can't be sent again."""
+        self._in_place = bool(shared) and not self._aside
 
     @property
     def unary(self) -> bool:
         """Whether the inputs are small enough for a Compute call."""
         return sum(source.nbytes for source in self._sources) <= UNARY_BYTES
 
-    def request(self) -> bytes:
-        """The message of a Compute call."""
-        data = b"".join(source.read(0, source.nbytes) for source in self._sources)
-        self._header.whole_result = True
-        return wire.frame(compute_pb2.ComputeRequest(header=self._header), data)
+    def request(self, assembly: Assembly) -> bytes:
+        """The message of a Compute call for what the assembly lacks."""
+        data = b"".join(source.read(a, b) for source, (a, b) in zip(self._sources, self._owed(assembly), strict=True))
+        header = self._asking(assembly)
+        header.whole_result = True
+        return wire.frame(compute_pb2.ComputeRequest(header=header), data)
 
     def requests(self, assembly: Assembly) -> Iterator[bytes]:
-        """The messages of a ComputeStream call."""
-        yield compute_pb2.ComputeStreamRequest(job=1, header=self._header).SerializeToString()
-        for pieces in pieces_of(self._sources):
+        """The messages of a ComputeStream call for what the assembly lacks."""
+        yield compute_pb2.ComputeStreamRequest(job=1, header=self._asking(assembly)).SerializeToString()
+        for pieces in pieces_of(self._sources, self._owed(assembly)):
             for index, start, data in pieces:
                 yield chunk_message(1, index, start, data)
                 if index == 0:
                     assembly.sent = start + len(data)
 
+    def _asking(self, assembly: Assembly) -> compute_pb2.JobHeader:
+        part = None
+        if assembly.place.resumable():
+            part = assembly.place.part()
+        elif self._span:
+            part = compute_pb2.Part(first_element=self._span[0] // self._sources[0].itemsize)
+        if part is None:
+            return self._header
+        header = compute_pb2.JobHeader()
+        header.CopyFrom(self._header)
+        header.part.CopyFrom(part)
+        if self._span:
+            header.part.elements = self._span[1] // self._sources[0].itemsize - part.first_element
+        return header
+
+    def _owed(self, assembly: Assembly) -> list[tuple[int, int]]:
+        """Which bytes of each input are to be sent."""
+        begin, end = self._span or (0, None)
+        return [
+            (max(assembly.place.needed(index), begin), source.nbytes if end is None else end)
+            for index, source in enumerate(self._sources)
+        ]
+
     def assembly(self) -> Assembly:
         """A fresh taker of responses."""
-        return Assembly(None if self._aside else self._out, self._progress, self._on_summary)
+        return Assembly(None if self._aside else self._out, self._progress, self._on_summary, self._span)
+
+    def again(self, assembly: Assembly, error: ServerUnavailable) -> Assembly:
+        """What takes the responses of another call after one was lost: the same, to go on, or one that begins anew.
+
+        Raises the error when the input is gone, as it was overwritten by the result.
+        """
+        goes_on = assembly.place.resumable(in_place=self._in_place) and error.reason != _OTHER_BITS
+        if goes_on:
+            assembly.resume()
+            return assembly
+        if self._in_place and assembly.place.filled > (self._span or (0,))[0]:
+            raise error
+        return self.assembly()
 
     def answer(self, assembly: Assembly) -> T:
         """What the caller gets, once the assembly is complete."""
@@ -703,16 +711,20 @@ class Job(Generic[T]):
         return self._answer(assembly)
 
 
-def pieces_of(sources: Sequence[wire.ArraySource]) -> Iterator[list[tuple[int, int, memoryview]]]:
-    """What of each input is sent next: its index, the place of the first byte, and the bytes."""
-    for edges in wire.in_step([source.nbytes for source in sources], CHUNK_BYTES, sources[0].itemsize):
-        yield [(index, a, sources[index].read(a, b)) for index, (a, b) in enumerate(edges) if a < b]
+_OTHER_BITS = "OTHER_BITS"
 
 
-def chunk_message(job: int, index: int, offset: int, data: memoryview) -> bytes:
-    """The message that carries a piece of an input."""
-    chunk = compute_pb2.InputChunk(input=index, offset_bytes=offset)
-    return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
+def pieces_of(
+    sources: Sequence[wire.ArraySource], spans: Sequence[tuple[int, int]] | None = None
+) -> Iterator[list[tuple[int, int, memoryview]]]:
+    """What of each input is sent next: its index, the place of the first byte, and the bytes; of all, or of spans of bytes."""
+    spans = spans or [(0, source.nbytes) for source in sources]
+    for edges in wire.in_step([end - begin for begin, end in spans], CHUNK_BYTES, sources[0].itemsize):
+        yield [
+            (index, spans[index][0] + a, sources[index].read(spans[index][0] + a, spans[index][0] + b))
+            for index, (a, b) in enumerate(edges)
+            if a < b
+        ]
 
 
 def as_inputs(*given: Any) -> tuple[Array, ...]:
@@ -825,31 +837,3 @@ def _merged_penalties(parts: list[Any]) -> Regularization:
     data = [part.state if isinstance(part, Regularization) else part for part in parts]
     state = functools.reduce(penalties.PenaltyState.merge, map(penalties.PenaltyState.from_bytes, data))
     return Regularization(state.penalty, None, state.to_bytes())
-
-
-# ---- attempts ------------------------------------------------------------------------------------------------------
-
-
-class Attempts:
-    """Decides whether a call that found no server is made again, and after how long; one timeout covers all attempts."""
-
-    def __init__(self, retry: Retry, timeout_s: float | None, *, once: bool) -> None:
-        self._retry = retry
-        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._left = 1 if once else retry.attempts
-        self._failed = 0
-
-    def seconds_left(self) -> float | None:
-        """What is left of the timeout."""
-        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
-
-    def pause_s(self, error: ServerUnavailable) -> float:
-        """How long to wait before the next attempt; raises when there is none, or no time for one."""
-        self._failed += 1
-        if self._failed >= self._left:
-            raise error
-        pause_s = self._retry.pause_s(self._failed, error.retry_after_s)
-        left_s = self.seconds_left()
-        if left_s is not None and pause_s >= left_s:
-            raise DeadlineExceeded(f"no time is left for another attempt: {error}") from error
-        return pause_s

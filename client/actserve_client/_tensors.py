@@ -10,19 +10,19 @@ from typing import Any
 from actserve import wire
 from actserve.v1 import compute_pb2
 
+from actserve_client._resume import Course, Frame, Window, chunk_message, course
 from actserve_client._session import (
+    KEPT_BYTES,
     UNARY_BYTES,
     Array,
     Assembly,
     Question,
-    Summary,
     as_inputs,
-    chunk_message,
     incomplete,
     pieces_of,
-    summary_of,
 )
-from actserve_client.errors import ActserveError, InvalidRequest, ServerError
+from actserve_client._summaries import Summary
+from actserve_client.errors import ActserveError, InvalidRequest, ServerError, ServerUnavailable
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,26 +31,31 @@ class _Owed:
 
     job: int
     assembly: Assembly
+    header: compute_pb2.JobHeader | None = None
+    """Its header, where its bytes come in chunks: then it can be gone on with."""
 
 
 class Tensors:
     """Tensors of any types and shapes, sent as they come; a result for each, in order, and where one fails its error.
 
-    `encode` runs where requests are made, `decode` where responses arrive; the two may be different threads.
+    `encode` runs where requests are made, `decode` where responses arrive; the two may be different threads. What is not answered
+    yet is kept in `window`, for `resume`.
     """
 
     def __init__(self, question: Question) -> None:
         self._question = question
+        self.window = Window(KEPT_BYTES)
         self.summary = Summary()
         """What the server has said of the jobs that are complete."""
         self._owed: deque[_Owed | InvalidRequest] = deque()
         self._job = 0
+        self._delivered = 0
         self._ended = False
         # Few layers have many shapes, and making a header takes longer than all else about a small tensor.
         self._like: tuple[Any, ...] | None = None
         self._message = compute_pb2.ComputeStreamRequest()
 
-    def encode(self, *given: Any) -> Iterator[bytes]:
+    def encode(self, *given: Any) -> Iterator[Frame]:
         """The messages that send a tensor, and perhaps its upstream gradient; none for one that can't be sent."""
         try:
             inputs = as_inputs(*given)
@@ -60,24 +65,38 @@ class Tensors:
         like = tuple((array.dtype, array.shape) for array in inputs)
         if like != self._like:
             self._like = like
-            self._message.header.CopyFrom(self._question.header(like))
+            self._message = compute_pb2.ComputeStreamRequest(header=self._question.header(like))
         self._job += 1
-        self._message.job = self._job
-        self._owed.append(_Owed(self._job, Assembly()))
+        job, self._message.job = self._job, self._job
         sources = [wire.ArraySource(array) for array in inputs]
         if sum(source.nbytes for source in sources) <= UNARY_BYTES:
-            yield wire.frame(self._message, b"".join(source.read(0, source.nbytes) for source in sources))
+            self._owed.append(_Owed(job, Assembly()))
+            whole = b"".join(source.read(0, source.nbytes) for source in sources)
+            yield Frame(wire.frame(self._message, whole), job, "header")
             return
-        yield self._message.SerializeToString()
-        job = self._job
+        self._owed.append(_Owed(job, Assembly(), self._message.header))
+        yield Frame(self._message.SerializeToString(), job, "header")
         for pieces in pieces_of(sources):
             for index, start, data in pieces:
-                yield chunk_message(job, index, start, data)
+                yield Frame(chunk_message(job, index, start, data), job, "chunk", index, start, start + len(data))
 
-    def end(self) -> Iterator[bytes]:
+    def end(self) -> Iterator[Frame]:
         """The messages after the last tensor: none."""
         self._ended = True
         yield from ()
+
+    def resume(self, error: ServerUnavailable) -> Course:
+        """How to go on on another call after an error; raises it where that can't be."""
+        owed = next((owed for owed in self._owed if isinstance(owed, _Owed)), None)
+        if owed is None:
+            return Course()
+        place = owed.assembly.place
+        planned = course(self.window, owed.job, owed.header, place, error)
+        if planned.place is None:
+            self._owed[self._owed.index(owed)] = dataclasses.replace(owed, assembly=Assembly())
+        else:
+            owed.assembly.resume()
+        return planned
 
     def decode(self, raw: bytes) -> Iterator[Array | ActserveError]:
         """Take a response, and give the results that it completes."""
@@ -91,15 +110,28 @@ class Tensors:
         except ActserveError as error:
             if not owed.assembly.refused:
                 raise
-            self._owed.popleft()
+            self._done(owed)
             yield error
         else:
             if complete:
-                self._owed.popleft()
+                self._done(owed)
                 assert owed.assembly.summary is not None
-                self.summary += summary_of(owed.assembly.summary)
+                self.summary += owed.assembly.place.total(owed.assembly.summary)
                 yield owed.assembly.arrays[0]
+            elif owed.header is not None:
+                self.window.drop(owed.job, owed.assembly.place)
         yield from self._refused()
+
+    @property
+    def landmark(self) -> int:
+        """How much is there for good: grows, and no server has to do it again."""
+        first = next((owed for owed in self._owed if isinstance(owed, _Owed)), None)
+        return self._delivered + (first.assembly.place.landmark if first and first.header is not None else 0)
+
+    def _done(self, owed: _Owed) -> None:
+        self._owed.popleft()
+        self._delivered += owed.assembly.place.landmark + 1
+        self.window.drop(owed.job + 1)
 
     def finish(self) -> Iterator[ActserveError]:
         """What is left when all responses have come. Raises ServerError when a result is missing."""

@@ -8,7 +8,6 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Iterator,
@@ -24,7 +23,11 @@ from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _blocks, _channel, _session, _tensors, records
+from actserve_client._attempts import Attempts, Budget
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
+from actserve_client._pool import Pool
+from actserve_client._resume import Course, Frame
+from actserve_client._sending import AsyncSending
 from actserve_client._session import (
     Array,
     Assembly,
@@ -62,34 +65,42 @@ class AsyncClient:
         tls: Tls | None = None,
         timeout: float | None = None,
         retry: Retry | None = Retry(),
+        channels: int = 4,
     ) -> None:
         self._address = address or _channel.environment_address()
         self._tls = tls
         self._timeout = timeout
         self._retry = retry or Retry(attempts=1)
+        self._budget = Budget()
+        self._channels = channels
         self._metadata = _channel.metadata(token)
         self._server: LocalServer | None = None
-        self._channel: grpc.aio.Channel | None = None
+        self._pool: Pool[grpc.aio.Channel] | None = None
         self._opening = asyncio.Lock()
 
-    async def _open(self) -> grpc.aio.Channel:
-        """The channel, opened on first use, because a channel belongs to the loop that runs then."""
+    async def _open(self) -> Pool[grpc.aio.Channel]:
+        """The connections, made on first use, because a channel belongs to the loop that runs then."""
         async with self._opening:
-            if self._channel is None:
+            if self._pool is None:
                 if self._address is None:
                     self._server = await asyncio.to_thread(LocalServer)
                     self._address = self._server.address
                 options = _channel.channel_options(self._tls)
-                if self._tls is None:
-                    self._channel = grpc.aio.insecure_channel(self._address, options)
-                else:
-                    self._channel = grpc.aio.secure_channel(self._address, _channel.credentials(self._tls), options)
-            return self._channel
+                credentials = None if self._tls is None else _channel.credentials(self._tls)
+
+                def open_channel(address: str) -> grpc.aio.Channel:
+                    if credentials is None:
+                        return grpc.aio.insecure_channel(address, options)
+                    return grpc.aio.secure_channel(address, credentials, options)
+
+                self._pool = Pool(self._address, self._channels, open_channel)
+            return self._pool
 
     async def close(self) -> None:
-        """Close the connection, and end the private server if there is one. May be called again."""
-        if self._channel is not None:
-            await self._channel.close()
+        """Close the connections, and end the private server if there is one. May be called again."""
+        if self._pool is not None:
+            for channel in self._pool.channels():
+                await channel.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.close)
 
@@ -390,7 +401,7 @@ class AsyncClient:
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
-        async def encode() -> AsyncIterator[bytes]:
+        async def frames() -> AsyncIterator[Frame]:
             gradients = _each(upstream) if upstream is not None else None
             async for block in _each(blocks):
                 given = [block]
@@ -399,18 +410,17 @@ class AsyncClient:
                         given.append(await anext(gradients))
                     except StopAsyncIteration:
                         raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-                for message in coder.encode(*given):
-                    yield message
+                for frame in coder.encode(*given):
+                    yield frame
             if gradients is not None and await anext(gradients, None) is not None:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
-            for message in coder.end():
-                yield message
+            for frame in coder.end():
+                yield frame
 
         try:
-            async with self._call(encode, timeout) as responses:
-                async for raw in responses:
-                    for block in coder.decode(raw):
-                        yield block
+            async with contextlib.aclosing(self._converse(coder, frames(), timeout)) as results:
+                async for result in results:
+                    yield result
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
@@ -431,25 +441,25 @@ class AsyncClient:
         on_summary: OnSummary | None = None,
     ) -> T:
         if not (hasattr(x, "__aiter__") or _session.is_blocks(x)):
-            return await self._run(
-                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
-                timeout,
-            )
-        coder = _blocks.Reduction(question)
+            array = _session.as_array(x, "x")
+            if not _blocks.in_parts(question, array, out, progress):
+                return await self._run(
+                    Job(question, (array,), answer, out=out, progress=progress, on_summary=on_summary), timeout
+                )
+            x = (array,)
+        coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        async def encode() -> AsyncIterator[bytes]:
+        async def frames() -> AsyncIterator[Frame]:
             async for block in _each(x):
-                for message in coder.encode(_session.as_array(block, "x")):
-                    yield message
-            for message in coder.end():
-                yield message
+                for frame in coder.encode(block):
+                    yield frame
+            for frame in coder.end():
+                yield frame
 
-        assembly = Assembly(out, progress, on_summary)
-        async with self._call(encode, timeout) as responses:
-            async for raw in responses:
-                if assembly.feed(raw):
-                    return answer(assembly)
-        raise _session.incomplete()
+        async with contextlib.aclosing(self._converse(coder, frames(), timeout)) as results:
+            async for _ in results:
+                pass
+        return coder.finish()
 
     # ---- monitoring -------------------------------------------------------------------------------------------------
 
@@ -485,7 +495,7 @@ class AsyncClient:
         )
 
         async def start(requests: AsyncIterator[bytes]) -> Any:
-            stream: Any = (await self._open()).stream_stream(_channel.MONITOR)
+            stream = (await self._open()).pick().method("stream_stream", _channel.MONITOR)
             return stream(requests, metadata=self._metadata)
 
         return AsyncMonitor(
@@ -525,7 +535,7 @@ class AsyncClient:
 
     async def healthy(self, *, timeout: float | None = None) -> bool:
         """Whether the server answers and says that it is serving."""
-        call: Any = (await self._open()).unary_unary(_channel.HEALTH_CHECK)
+        call = (await self._open()).pick().method("unary_unary", _channel.HEALTH_CHECK)
         try:
             answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
         except grpc.aio.AioRpcError:
@@ -537,73 +547,99 @@ class AsyncClient:
     def _seconds(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else timeout
 
-    async def _attempts(
-        self, attempt: Callable[[float | None], Awaitable[T]], timeout: float | None, *, once: bool = False
-    ) -> T:
-        """Make a call, again and again where that can help, within one timeout."""
-        attempts = _session.Attempts(self._retry, self._seconds(timeout), once=once)
-        while True:
-            try:
-                return await attempt(attempts.seconds_left())
-            except ServerUnavailable as error:
-                await asyncio.sleep(attempts.pause_s(error))
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return Attempts(self._retry, self._seconds(timeout), self._budget)
 
     async def _run(self, job: Job[T], timeout: float | None) -> T:
-        return await self._attempts(lambda seconds: self._run_once(job, seconds), timeout, once=job.in_place)
-
-    async def _run_once(self, job: Job[T], seconds: float | None) -> T:
-        channel = await self._open()
+        """Compute a job, on several servers one after another where it must be."""
+        attempts = self._attempts(timeout)
         assembly = job.assembly()
-        call: Any
-        if job.unary:
-            start: Any = channel.unary_stream(_channel.COMPUTE)
-            call = start(job.request(), timeout=seconds, metadata=self._metadata)
-        else:
-            stream: Any = channel.stream_stream(_channel.COMPUTE_STREAM)
-            call = stream(_each(job.requests(assembly)), timeout=seconds, metadata=self._metadata)
-        with _ended(call):
-            async for raw in call:
-                if assembly.feed(raw):
-                    return job.answer(assembly)
+        while True:
+            landmark = assembly.place.landmark
+            try:
+                answer = await self._run_once(job, assembly, attempts.seconds_left())
+            except ServerUnavailable as error:
+                gained = assembly.place.landmark > landmark
+                pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
+                assembly = job.again(assembly, error)
+                await asyncio.sleep(pause_s)
+            else:
+                attempts.succeeded()
+                return answer
+
+    async def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+        pool = await self._open()
+        with pool.using() as line:
+            if job.unary:
+                call = line.compute(job.request(assembly), timeout=seconds, metadata=self._metadata)
+            else:
+                requests = _each(job.requests(assembly))
+                call = line.compute_stream(requests, timeout=seconds, metadata=self._metadata)
+            with _ended(call):
+                async for raw in call:
+                    if assembly.feed(raw):
+                        return job.answer(assembly)
         raise _session.incomplete()
 
-    @contextlib.asynccontextmanager
-    async def _call(
-        self, encode: Callable[[], AsyncIterator[bytes]], timeout: float | None
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
-        failure: list[Exception] = []
+    async def _converse(
+        self,
+        coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
+        frames: AsyncIterator[Frame],
+        timeout: float | None,
+    ) -> AsyncGenerator[Any, None]:
+        """The results of a computation over an iterable, on several servers one after another where it must be.
 
-        async def requests() -> AsyncIterator[bytes]:
-            try:
-                async for message in encode():
-                    yield message
-            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
-                failure.append(error)
-
-        stream: Any = (await self._open()).stream_stream(_channel.COMPUTE_STREAM)
-        call = stream(requests(), timeout=self._seconds(timeout), metadata=self._metadata)
-        try:
-            with _ended(call):
-                yield call
-        except ActserveError:
-            if failure:
-                raise failure[0] from None
-            raise
-        if failure:
-            raise failure[0]
+        What the iterable raises is raised here, after all responses.
+        """
+        pool = await self._open()
+        attempts = self._attempts(timeout)
+        sending = AsyncSending(frames, coder.window)
+        course = Course()
+        async with contextlib.aclosing(sending):
+            while True:
+                landmark = coder.landmark
+                try:
+                    with pool.using() as line:
+                        seconds = attempts.seconds_left()
+                        call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
+                        with _ended(call):
+                            async for raw in call:
+                                for result in coder.decode(raw):
+                                    yield result
+                except ServerUnavailable as error:
+                    if sending.failure:
+                        raise sending.failure from None
+                    gained = coder.landmark > landmark
+                    pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
+                    course = coder.resume(error)
+                    await asyncio.sleep(pause_s)
+                except ActserveError:
+                    if sending.failure:
+                        raise sending.failure from None
+                    raise
+                else:
+                    break
+        if sending.failure:
+            raise sending.failure
+        attempts.succeeded()
 
     async def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
-        call: Any = (await self._open()).unary_unary(method)
-
-        async def attempt(seconds: float | None) -> Any:
+        pool = await self._open()
+        attempts = self._attempts(timeout)
+        while True:
             try:
-                raw = await call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                raise _channel.error_of(error) from None
-            return kind.FromString(raw)
-
-        return await self._attempts(attempt, timeout)
+                with pool.using() as line:
+                    call = line.method("unary_unary", method)
+                    try:
+                        seconds = attempts.seconds_left()
+                        raw = await call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+                    except grpc.aio.AioRpcError as error:
+                        raise _channel.error_of(error) from None
+            except ServerUnavailable as error:
+                await asyncio.sleep(attempts.pause_s(error))
+            else:
+                attempts.succeeded()
+                return kind.FromString(raw)
 
 
 @contextlib.contextmanager

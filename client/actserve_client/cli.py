@@ -21,7 +21,7 @@ from actserve import penalties
 from actserve.stats import NeuronStats
 
 from actserve_client import _files, _following, records
-from actserve_client._session import Nonfinite, Summary
+from actserve_client._summaries import Nonfinite, Summary
 from actserve_client.client import Client
 from actserve_client.errors import ActserveError, InvalidRequest
 

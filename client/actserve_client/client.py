@@ -13,7 +13,11 @@ from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
 from actserve_client import _blocks, _channel, _session, _tensors, records
+from actserve_client._attempts import Attempts, Budget
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
+from actserve_client._pool import Pool
+from actserve_client._resume import Course, Frame
+from actserve_client._sending import Sending
 from actserve_client._session import (
     Array,
     Assembly,
@@ -39,9 +43,14 @@ class Client:
     ...     client.forward("relu", np.array([-1.0, 2.0]))
     array([0., 2.])
 
-    `address` is HOST:PORT or unix:PATH; without one the server that ACTSERVE_ADDRESS names is used, or else a private one is
-    started for the client's lifetime (which needs `actserve[server]`). `timeout` is in seconds and applies to every call
-    that does not say its own; None waits as long as it takes. `token` is sent as a bearer token, `tls` encrypts.
+    `address` is HOST:PORT or unix:PATH, or several with commas; without one the server that ACTSERVE_ADDRESS names is used, or else a
+    private one is started for the client's lifetime (which needs `actserve[server]`). `timeout` is in seconds and applies to every call
+    that does not say its own; None waits as long as it takes. `token` is sent as a bearer token, `tls` encrypts. Calls that are
+    in progress together spread over the addresses, and over up to `channels` connections to each.
+
+    A computation whose server dies goes on from where it was on another address, or on the same when a server answers there again, as
+    `retry` says; its result has the same bits. That holds for arrays and iterables, and for all modes but a penalty's gradient over an
+    iterable of more than 64 MiB.
 
     Arrays are float16, bfloat16 (of ml_dtypes), float32 or float64, of any shape, strides and byte order; anything that
     NumPy makes such an array of will do. Results are new, writable, native-endian arrays of x's type. A client may be
@@ -69,10 +78,12 @@ class Client:
         tls: Tls | None = None,
         timeout: float | None = None,
         retry: Retry | None = Retry(),
+        channels: int = 4,
     ) -> None:
         self._server: LocalServer | None = None
         self._timeout = timeout
         self._retry = retry or Retry(attempts=1)
+        self._budget = Budget()
         self._metadata = _channel.metadata(token)
         address = address or _channel.environment_address()
         if address is None:
@@ -80,16 +91,19 @@ class Client:
             address = self._server.address
         self.address = address
         options = _channel.channel_options(tls)
-        if tls is None:
-            self._channel = grpc.insecure_channel(address, options)
-        else:
-            self._channel = grpc.secure_channel(address, _channel.credentials(tls), options)
-        self._compute: Any = self._channel.unary_stream(_channel.COMPUTE)
-        self._compute_stream: Any = self._channel.stream_stream(_channel.COMPUTE_STREAM)
+        credentials = None if tls is None else _channel.credentials(tls)
+
+        def open_channel(address: str) -> grpc.Channel:
+            if credentials is None:
+                return grpc.insecure_channel(address, options)
+            return grpc.secure_channel(address, credentials, options)
+
+        self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
 
     def close(self) -> None:
-        """Close the connection, and end the private server if there is one. May be called again."""
-        self._channel.close()
+        """Close the connections, and end the private server if there is one. May be called again."""
+        for channel in self._pool.channels():
+            channel.close()
         if self._server is not None:
             self._server.close()
 
@@ -453,7 +467,7 @@ class Client:
         blocks are parts of one. An array of up to 1 MiB takes one message each way. `mode` is "forward" or "derivative", `upstream`
         gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
         in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
-        from a thread of their own. A call that loses its server raises ServerUnavailable, as its iterables can't be read again.
+        from a thread of their own.
         """
         how = _session.How(
             axis=axis,
@@ -478,7 +492,7 @@ class Client:
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
-        def encode() -> Iterator[bytes]:
+        def frames() -> Iterator[Frame]:
             gradients = iter(upstream) if upstream is not None else None
             for block in blocks:
                 yield from coder.encode(block) if gradients is None else coder.encode(block, _next_upstream(gradients))
@@ -487,9 +501,7 @@ class Client:
             yield from coder.end()
 
         try:
-            with self._call(encode, timeout) as responses:
-                for raw in responses:
-                    yield from coder.decode(raw)
+            yield from self._converse(coder, frames(), timeout)
         except InvalidRequest:
             if not coder.nothing_sent:
                 raise
@@ -509,23 +521,22 @@ class Client:
         on_summary: OnSummary | None = None,
     ) -> T:
         if not _session.is_blocks(x):
-            return self._run(
-                Job(question, (_session.as_array(x, "x"),), answer, out=out, progress=progress, on_summary=on_summary),
-                timeout,
-            )
-        coder = _blocks.Reduction(question)
+            array = _session.as_array(x, "x")
+            if not _blocks.in_parts(question, array, out, progress):
+                return self._run(
+                    Job(question, (array,), answer, out=out, progress=progress, on_summary=on_summary), timeout
+                )
+            x = (array,)
+        coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        def encode() -> Iterator[bytes]:
+        def frames() -> Iterator[Frame]:
             for block in x:
-                yield from coder.encode(_session.as_array(block, "x"))
+                yield from coder.encode(block)
             yield from coder.end()
 
-        assembly = Assembly(out, progress, on_summary)
-        with self._call(encode, timeout) as responses:
-            for raw in responses:
-                if assembly.feed(raw):
-                    return answer(assembly)
-        raise _session.incomplete()
+        for _ in self._converse(coder, frames(), timeout):
+            pass
+        return coder.finish()
 
     # ---- monitoring -------------------------------------------------------------------------------------------------
 
@@ -580,9 +591,13 @@ class Client:
             name=name,
             max_unacknowledged_bytes=max_unacknowledged_bytes,
         )
-        call: Any = self._channel.stream_stream(_channel.MONITOR)
+
+        def start(requests: Iterator[bytes]) -> Any:
+            call = self._pool.pick().method("stream_stream", _channel.MONITOR)
+            return call(requests, metadata=self._metadata)
+
         return Monitor(
-            lambda requests: call(requests, metadata=self._metadata),
+            start,
             core,
             retry=self._retry,
             reconnect_s=reconnect_s,
@@ -618,7 +633,7 @@ class Client:
 
     def healthy(self, *, timeout: float | None = None) -> bool:
         """Whether the server answers and says that it is serving (grpc.health.v1)."""
-        call: Any = self._channel.unary_unary(_channel.HEALTH_CHECK)
+        call = self._pool.pick().method("unary_unary", _channel.HEALTH_CHECK)
         try:
             answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
         except grpc.RpcError:
@@ -630,63 +645,93 @@ class Client:
     def _seconds(self, timeout: float | None) -> float | None:
         return self._timeout if timeout is None else timeout
 
-    def _attempts(self, attempt: Callable[[float | None], T], timeout: float | None, *, once: bool = False) -> T:
-        """Make a call, again and again where that can help, within one timeout."""
-        attempts = _session.Attempts(self._retry, self._seconds(timeout), once=once)
-        while True:
-            try:
-                return attempt(attempts.seconds_left())
-            except ServerUnavailable as error:
-                time.sleep(attempts.pause_s(error))
+    def _attempts(self, timeout: float | None) -> Attempts:
+        return Attempts(self._retry, self._seconds(timeout), self._budget)
 
     def _run(self, job: Job[T], timeout: float | None) -> T:
-        return self._attempts(lambda seconds: self._run_once(job, seconds), timeout, once=job.in_place)
-
-    def _run_once(self, job: Job[T], seconds: float | None) -> T:
+        """Compute a job, on several servers one after another where it must be."""
+        attempts = self._attempts(timeout)
         assembly = job.assembly()
-        if job.unary:
-            call = self._compute(job.request(), timeout=seconds, metadata=self._metadata)
-        else:
-            call = self._compute_stream(job.requests(assembly), timeout=seconds, metadata=self._metadata)
-        with _ended(call):
-            for raw in call:
-                if assembly.feed(raw):
-                    return job.answer(assembly)
+        while True:
+            landmark = assembly.place.landmark
+            try:
+                answer = self._run_once(job, assembly, attempts.seconds_left())
+            except ServerUnavailable as error:
+                gained = assembly.place.landmark > landmark
+                pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
+                assembly = job.again(assembly, error)
+                time.sleep(pause_s)
+            else:
+                attempts.succeeded()
+                return answer
+
+    def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+        with self._pool.using() as line:
+            if job.unary:
+                call = line.compute(job.request(assembly), timeout=seconds, metadata=self._metadata)
+            else:
+                call = line.compute_stream(job.requests(assembly), timeout=seconds, metadata=self._metadata)
+            with _ended(call):
+                for raw in call:
+                    if assembly.feed(raw):
+                        return job.answer(assembly)
         raise _session.incomplete()
 
-    @contextlib.contextmanager
-    def _call(self, encode: Callable[[], Iterator[bytes]], timeout: float | None) -> Iterator[Iterator[bytes]]:
-        """A ComputeStream call whose requests may fail on their way: then that is what is raised, after all responses."""
-        failure: list[Exception] = []
+    def _converse(
+        self,
+        coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
+        frames: Iterator[Frame],
+        timeout: float | None,
+    ) -> Generator[Any, None, None]:
+        """The results of a computation over an iterable, on several servers one after another where it must be.
 
-        def requests() -> Iterator[bytes]:
+        What the iterable raises is raised here, after all responses.
+        """
+        attempts = self._attempts(timeout)
+        sending = Sending(frames, coder.window)
+        course = Course()
+        while True:
+            landmark = coder.landmark
             try:
-                yield from encode()
-            except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything; it is raised below
-                failure.append(error)
-
-        call = self._compute_stream(requests(), timeout=self._seconds(timeout), metadata=self._metadata)
-        try:
-            with _ended(call):
-                yield call
-        except ActserveError:
-            if failure:
-                raise failure[0] from None
-            raise
-        if failure:
-            raise failure[0]
+                with self._pool.using() as line:
+                    seconds = attempts.seconds_left()
+                    call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
+                    with _ended(call):
+                        for raw in call:
+                            yield from coder.decode(raw)
+            except ServerUnavailable as error:
+                if sending.failure:
+                    raise sending.failure from None
+                gained = coder.landmark > landmark
+                pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
+                course = coder.resume(error)
+                time.sleep(pause_s)
+            except ActserveError:
+                if sending.failure:
+                    raise sending.failure from None
+                raise
+            else:
+                break
+        if sending.failure:
+            raise sending.failure
+        attempts.succeeded()
 
     def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
-        call: Any = self._channel.unary_unary(method)
-
-        def attempt(seconds: float | None) -> Any:
+        attempts = self._attempts(timeout)
+        while True:
             try:
-                raw = call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
-            except grpc.RpcError as error:
-                raise _channel.error_of(error) from None
-            return kind.FromString(raw)
-
-        return self._attempts(attempt, timeout)
+                with self._pool.using() as line:
+                    call = line.method("unary_unary", method)
+                    try:
+                        seconds = attempts.seconds_left()
+                        raw = call(request.SerializeToString(), timeout=seconds, metadata=self._metadata)
+                    except grpc.RpcError as error:
+                        raise _channel.error_of(error) from None
+            except ServerUnavailable as error:
+                time.sleep(attempts.pause_s(error))
+            else:
+                attempts.succeeded()
+                return kind.FromString(raw)
 
 
 @contextlib.contextmanager

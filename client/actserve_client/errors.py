@@ -23,15 +23,22 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 class ActserveError(Exception):
     """The base of all errors of this package.
 
-    `field` is the argument or the message field at fault, where there is one; `retry_after_s` is how long the server
-    asks to wait, when trying again can help.
+    `field` is the argument or the message field at fault, where there is one; `reason` is what the server calls it (errors.proto has
+    them all); `retry_after_s` is how long the server asks to wait, when trying again can help.
     """
 
     def __init__(
-        self, message: str, *, field: str = "", retry_after_s: float | None = None, error_id: str = ""
+        self,
+        message: str,
+        *,
+        field: str = "",
+        reason: str = "",
+        retry_after_s: float | None = None,
+        error_id: str = "",
     ) -> None:
         super().__init__(message)
         self.field = field
+        self.reason = reason
         self.retry_after_s = retry_after_s
         self.error_id = error_id
 
@@ -115,6 +122,7 @@ def from_status(status: status_pb2.Status) -> ActserveError:
     return kind(
         status.message or code_pb2.Code.Name(code_pb2.Code.ValueType(status.code)),
         field=_argument(details.info.metadata.get("field", "")),
+        reason=details.info.reason,
         retry_after_s=details.retry_after_s,
         error_id=details.info.metadata.get("error_id", ""),
     )

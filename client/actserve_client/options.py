@@ -12,19 +12,24 @@ class Retry:
     """When and how often a call is made again.
 
     >>> Retry(attempts=1)  # never
-    Retry(attempts=1, initial_s=0.05, longest_s=2.0)
+    Retry(attempts=1, initial_s=0.05, longest_s=2.0, reconnect_s=60.0)
 
-    All computation is pure, so a call that found the server unavailable or busy may be made again as a whole. Between
+    All computation is pure, so a call that found the server unavailable or busy may be made again. Between
     attempts the client waits a random time below a bound that doubles from `initial_s` up to `longest_s`, or as long as the server
-    asks for, if that is longer. A call's timeout covers all its attempts.
+    asks for, if that is longer. A call's timeout covers all its attempts. All calls of a client together are made again at most a
+    hundred times more than one for ten that were answered.
+
+    A computation that loses its server when it has begun goes on from where it was on whatever server answers within `reconnect_s`
+    seconds, another one or the same restarted; every result has the bits that it would have had.
     """
 
     attempts: int = 4
     initial_s: float = 0.05
     longest_s: float = 2.0
+    reconnect_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.initial_s < 0 or self.longest_s < 0:
+        if self.attempts < 1 or self.initial_s < 0 or self.longest_s < 0 or self.reconnect_s < 0:
             raise ValueError(f"{self}: attempts must be at least 1, and times not negative")
 
     def pause_s(self, failed: int, asked_s: float | None) -> float:

@@ -140,7 +140,8 @@ def job(header: compute_pb2.JobHeader) -> Job:
 
 
 def _part(message: compute_pb2.Part) -> Part:
-    return Part(message.first_element, message.elements, message.bits)
+    elements = message.elements if message.HasField("elements") else None
+    return Part(message.first_element, elements, message.bits)
 
 
 def _mode(header: compute_pb2.JobHeader) -> Mode:

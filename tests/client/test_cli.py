@@ -280,7 +280,7 @@ def test_the_readmes_call_from_another_language(client: Client) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     (body,) = re.findall(r"grpcurl -plaintext -d '(.*?)'", readme, re.DOTALL)
     request = json_format.Parse(body, compute_pb2.ComputeRequest())
-    call: Any = client._channel.unary_stream("/actserve.v1.ActivationService/Compute")
+    call: Any = client._pool.pick().channel.unary_stream("/actserve.v1.ActivationService/Compute")
     answers = [compute_pb2.ComputeResponse.FromString(raw) for raw in call(request.SerializeToString())]
     got = np.frombuffer(b"".join(answer.data for answer in answers), np.float32)
     np.testing.assert_array_equal(got, client.forward("sigmoid", np.array([0, 1], np.float32)))

@@ -166,7 +166,7 @@ def details(status: status_pb2.Status) -> tuple[str, str]:
     ],
 )
 def test_a_wrong_compute_request(client: Client, request_: Any, reason: str, field: str) -> None:
-    call: Any = client._channel.unary_stream(_channel.COMPUTE)
+    call: Any = client._pool.pick().channel.unary_stream(_channel.COMPUTE)
     with pytest.raises(grpc.RpcError) as caught:
         list(call(compute_pb2.ComputeRequest(**request_).SerializeToString()))
     status = status_of(caught.value)
@@ -176,7 +176,7 @@ def test_a_wrong_compute_request(client: Client, request_: Any, reason: str, fie
 
 
 def stream(client: Client, *frames: Any) -> list[compute_pb2.ComputeResponse]:
-    call: Any = client._channel.stream_stream(_channel.COMPUTE_STREAM)
+    call: Any = client._pool.pick().channel.stream_stream(_channel.COMPUTE_STREAM)
     raws = [f if isinstance(f, bytes) else compute_pb2.ComputeStreamRequest(**f).SerializeToString() for f in frames]
     return [compute_pb2.ComputeResponse.FromString(raw) for raw in call(iter(raws), timeout=120)]
 

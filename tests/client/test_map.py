@@ -212,7 +212,7 @@ def test_a_job_in_one_message_in_another_language(client: Client) -> None:
         compute_pb2.ComputeStreamRequest(job=4, header=stats, data=data),
         compute_pb2.ComputeStreamRequest(job=5, header=header, data=data),
     ]
-    call: Any = client._channel.stream_stream(_channel.COMPUTE_STREAM)
+    call: Any = client._pool.pick().channel.stream_stream(_channel.COMPUTE_STREAM)
     answers = [
         compute_pb2.ComputeResponse.FromString(raw) for raw in call(request.SerializeToString() for request in requests)
     ]
@@ -234,7 +234,7 @@ def test_compute_answers_in_one_message_only_where_it_is_asked_to(client: Client
         activation="relu", mode=compute_pb2.MODE_FORWARD, inputs=[{"data_type": 1, "shape": [2]}]
     )
     data = np.array([-1, 2], np.float32).tobytes()
-    call: Any = client._channel.unary_stream(_channel.COMPUTE)
+    call: Any = client._pool.pick().channel.unary_stream(_channel.COMPUTE)
     frames = {}
     for header.whole_result in (False, True):
         raws = call(compute_pb2.ComputeRequest(header=header, data=data).SerializeToString())

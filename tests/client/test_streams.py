@@ -25,7 +25,7 @@ def noise(shape: Any, dtype: Any = np.float32) -> Array:
 
 def by_hand(client: Client, header: compute_pb2.JobHeader, inputs: list[bytes], cuts: list[int]) -> bytes:
     """A ComputeStream call as another language would make it: chunks cut at these elements, inputs interleaved."""
-    call: Any = client._channel.stream_stream(_channel.COMPUTE_STREAM)
+    call: Any = client._pool.pick().channel.stream_stream(_channel.COMPUTE_STREAM)
     itemsize = wire.dtype_of(header.inputs[0].data_type).itemsize
     edges = [0, *[cut * itemsize for cut in cuts], len(inputs[0])]
 

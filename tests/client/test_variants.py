@@ -201,7 +201,7 @@ def test_a_malformed_value_of_channels(client: Client, tensor: Any) -> None:
     spec = {"data_type": tensor_pb2.DATA_TYPE_DOUBLE, "shape": [1, 2]}
     header = compute_pb2.JobHeader(activation="prelu", mode=compute_pb2.MODE_FORWARD, inputs=[spec])
     header.parameters["slope"].CopyFrom(catalogue_pb2.ParameterValue(tensor=tensor_pb2.TensorValue(**tensor)))
-    call: Any = client._channel.unary_stream(_channel.COMPUTE)
+    call: Any = client._pool.pick().channel.unary_stream(_channel.COMPUTE)
     with pytest.raises(grpc.RpcError) as caught:
         list(call(compute_pb2.ComputeRequest(header=header, data=bytes(16)).SerializeToString()))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

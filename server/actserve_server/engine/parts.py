@@ -27,8 +27,8 @@ class Part:
     """Elements of x, and which bits their results must have."""
 
     first_element: int
-    elements: int = 0
-    """0: all that follow."""
+    elements: int | None = None
+    """None: all that follow."""
     bits: str = ""
     """What `bits_of` said of the result's other parts; empty when nobody cares."""
 

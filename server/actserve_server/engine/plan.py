@@ -216,8 +216,8 @@ def _cut(planned: Plan, part: Part) -> Plan:
             value=first,
             allowed=f"multiples of {unit}",
         )
-    if count < 0 or count % unit or (count and (total is None or first + count > total)):
-        left = "0, as the job is open-ended" if total is None else f"a multiple of {unit} up to {total - first}"
+    if count is not None and (count < 0 or count % unit or total is None or first + count > total):
+        left = "no number, as the job is open-ended" if total is None else f"a multiple of {unit} up to {total - first}"
         raise InvalidOption(
             f"the part has {count} elements, and must have {left}",
             field=f"{path}.elements",
@@ -230,10 +230,10 @@ def _cut(planned: Plan, part: Part) -> Plan:
             field=f"{path}.bits",
             value=part.bits,
         )
-    begin, end = first // unit, (first + count) // unit
+    begin = first // unit
 
     def cut(spec: Input) -> Input:
-        stop = end * spec.unit_bytes if count else spec.end_bytes
+        stop = spec.end_bytes if count is None else (first + count) // unit * spec.unit_bytes
         return dataclasses.replace(spec, begin_bytes=begin * spec.unit_bytes, end_bytes=stop)
 
     return dataclasses.replace(planned, inputs=tuple(map(cut, planned.inputs)), first_unit=begin, part=True)
