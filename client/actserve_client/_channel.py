@@ -65,9 +65,15 @@ def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
+_LOST = ("Internal error from Core", "Stream removed", "Received RST_STREAM")
+"""What gRPC says of its own accord, as INTERNAL or UNKNOWN, where a connection broke at an unlucky moment."""
+
+
 def error_of(error: grpc.RpcError | grpc.aio.AioRpcError) -> ActserveError:
     """The exception that the end of a call means."""
-    code = error.code()
+    code, text = error.code(), error.details() or ""
     trailing: Any = error.trailing_metadata() or ()
     details = next((value for key, value in trailing if key == "grpc-status-details-bin"), None)
-    return from_call(code.value[0], error.details() or code.name, details if isinstance(details, bytes) else None)
+    if details is None and code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and text.startswith(_LOST):
+        code = grpc.StatusCode.UNAVAILABLE
+    return from_call(code.value[0], text or code.name, details if isinstance(details, bytes) else None)
