@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,27 @@ from actserve_server.app import Server
 from actserve_server.config import Config
 
 MakeServer = Callable[..., Server]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=7, help="how often a server is killed in mid-stream")
+    parser.addoption("--kill-mib", type=int, default=48, help="the length of those streams")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kills"))
+
+
+@pytest.fixture
+def kill_bytes(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--kill-mib")) << 20
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

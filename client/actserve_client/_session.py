@@ -727,6 +727,11 @@ def pieces_of(
         ]
 
 
+def inputs_of(x: Any, upstream: Any) -> tuple[Array, ...]:
+    """x, and the upstream gradient unless it is None, as arrays that go together."""
+    return as_inputs(x) if upstream is None else as_inputs(x, upstream)
+
+
 def as_inputs(*given: Any) -> tuple[Array, ...]:
     """x, and the upstream gradient where it is given too, as arrays that go together."""
     inputs = tuple(as_array(value, name) for value, name in zip(given, ("x", "upstream"), strict=False))
@@ -734,19 +739,15 @@ def as_inputs(*given: Any) -> tuple[Array, ...]:
     return inputs
 
 
-def _inputs(x: Any, upstream: Any) -> tuple[Array, ...]:
-    return as_inputs(x) if upstream is None else as_inputs(x, upstream)
-
-
 def map_job(
-    question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
+    question: Question, inputs: tuple[Array, ...], *, out: Array | MakeOut | None = None, **more: Any
 ) -> Job[Array]:
     """Forward or derivative of arrays."""
-    return Job(question, _inputs(x, upstream), lambda assembly: _first(assembly, out), out=out, **more)
+    return Job(question, inputs, lambda assembly: _first(assembly, out), out=out, **more)
 
 
 def gradients_job(
-    question: Question, x: Any, upstream: Any, *, out: Array | MakeOut | None = None, **more: Any
+    question: Question, inputs: tuple[Array, ...], *, out: Array | MakeOut | None = None, **more: Any
 ) -> Job[Gradients]:
     """The derivative with respect to x and to the parameters."""
 
@@ -755,7 +756,7 @@ def gradients_job(
         others = zip(assembly.summary.tensors[1:], assembly.arrays[1:], strict=True)
         return Gradients(_first(assembly, out), {spec.name.removeprefix(_GRADIENT_OF): array for spec, array in others})
 
-    return Job(question, _inputs(x, upstream), answer, out=out, **more)
+    return Job(question, inputs, answer, out=out, **more)
 
 
 _GRADIENT_OF = "gradient of "

@@ -22,7 +22,7 @@ import grpc.aio
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _session, _tensors, records
+from actserve_client import _blocks, _channel, _session, _shards, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
@@ -38,6 +38,7 @@ from actserve_client._session import (
     Progress,
     Regularization,
 )
+from actserve_client._shards import Shards
 from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.monitor import AsyncMonitor, OnAlert
@@ -76,6 +77,7 @@ class AsyncClient:
         self._metadata = _channel.metadata(token)
         self._server: LocalServer | None = None
         self._pool: Pool[grpc.aio.Channel] | None = None
+        self._elementwise: dict[str, bool] = {}
         self._opening = asyncio.Lock()
 
     async def _open(self) -> Pool[grpc.aio.Channel]:
@@ -140,8 +142,8 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
-        job = _session.map_job(_session.forward(name, how), x, None, out=out, progress=progress, on_summary=on_summary)
-        return await self._run(job, timeout)
+        question, inputs = _session.forward(name, how), _session.as_inputs(x)
+        return await self._map(question, inputs, timeout, out=out, progress=progress, on_summary=on_summary)
 
     @overload
     async def derivative(
@@ -215,9 +217,10 @@ class AsyncClient:
         )
         question = _session.derivative(name, how, jacobian=jacobian, parameter_gradients=parameter_gradients)
         options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        inputs = _session.inputs_of(x, upstream)
         if parameter_gradients:
-            return await self._run(_session.gradients_job(question, x, upstream, **options), timeout)
-        return await self._run(_session.map_job(question, x, upstream, **options), timeout)
+            return await self._run(_session.gradients_job(question, inputs, **options), timeout)
+        return await self._map(question, inputs, timeout, **options)
 
     async def regularization(
         self,
@@ -549,6 +552,34 @@ class AsyncClient:
 
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._retry, self._seconds(timeout), self._budget)
+
+    async def _map(
+        self,
+        question: _session.Question,
+        inputs: tuple[Array, ...],
+        timeout: float | None,
+        *,
+        out: Array | MakeOut | None,
+        progress: Progress | None,
+        on_summary: OnSummary | None,
+    ) -> Array:
+        """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
+        count = _shards.worth(question, inputs, out, len((await self._open()).addresses))
+        if count == 1 or not await self._is_elementwise(_shards.asked(question)):
+            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+            return await self._run(job, timeout)
+        shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
+        await asyncio.gather(*(self._run(job, timeout) for job in shards.jobs))
+        return shards.answer()
+
+    async def _is_elementwise(self, name: str) -> bool:
+        """Whether an activation is known to be computed element by element; what is wrong with its name is found out elsewhere."""
+        if name not in self._elementwise:
+            try:
+                self._elementwise[name] = (await self.describe(name)).kind == "elementwise"
+            except ActserveError:
+                return False
+        return self._elementwise[name]
 
     async def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
@@ -12,7 +13,7 @@ import grpc
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _session, _tensors, records
+from actserve_client import _blocks, _channel, _session, _shards, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
@@ -28,6 +29,7 @@ from actserve_client._session import (
     Progress,
     Regularization,
 )
+from actserve_client._shards import Shards
 from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.monitor import Monitor, OnAlert
@@ -46,7 +48,8 @@ class Client:
     `address` is HOST:PORT or unix:PATH, or several with commas; without one the server that ACTSERVE_ADDRESS names is used, or else a
     private one is started for the client's lifetime (which needs `actserve[server]`). `timeout` is in seconds and applies to every call
     that does not say its own; None waits as long as it takes. `token` is sent as a bearer token, `tls` encrypts. Calls that are
-    in progress together spread over the addresses, and over up to `channels` connections to each.
+    in progress together spread over the addresses, and over up to `channels` connections to each; a large array under an activation
+    that works element by element is computed on all addresses at the same time.
 
     A computation whose server dies goes on from where it was on another address, or on the same when a server answers there again, as
     `retry` says; its result has the same bits. That holds for arrays and iterables, and for all modes but a penalty's gradient over an
@@ -98,6 +101,7 @@ class Client:
                 return grpc.insecure_channel(address, options)
             return grpc.secure_channel(address, credentials, options)
 
+        self._elementwise: dict[str, bool] = {}
         self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
 
     def close(self) -> None:
@@ -150,8 +154,8 @@ class Client:
             parameters=parameters,
             keywords=keywords,
         )
-        job = _session.map_job(_session.forward(name, how), x, None, out=out, progress=progress, on_summary=on_summary)
-        return self._run(job, timeout)
+        question, inputs = _session.forward(name, how), _session.as_inputs(x)
+        return self._map(question, inputs, timeout, out=out, progress=progress, on_summary=on_summary)
 
     @overload
     def derivative(
@@ -240,9 +244,10 @@ class Client:
         )
         question = _session.derivative(name, how, jacobian=jacobian, parameter_gradients=parameter_gradients)
         options: dict[str, Any] = {"out": out, "progress": progress, "on_summary": on_summary}
+        inputs = _session.inputs_of(x, upstream)
         if parameter_gradients:
-            return self._run(_session.gradients_job(question, x, upstream, **options), timeout)
-        return self._run(_session.map_job(question, x, upstream, **options), timeout)
+            return self._run(_session.gradients_job(question, inputs, **options), timeout)
+        return self._map(question, inputs, timeout, **options)
 
     def regularization(
         self,
@@ -647,6 +652,36 @@ class Client:
 
     def _attempts(self, timeout: float | None) -> Attempts:
         return Attempts(self._retry, self._seconds(timeout), self._budget)
+
+    def _map(
+        self,
+        question: _session.Question,
+        inputs: tuple[Array, ...],
+        timeout: float | None,
+        *,
+        out: Array | MakeOut | None,
+        progress: Progress | None,
+        on_summary: OnSummary | None,
+    ) -> Array:
+        """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
+        count = _shards.worth(question, inputs, out, len(self._pool.addresses))
+        if count == 1 or not self._is_elementwise(_shards.asked(question)):
+            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+            return self._run(job, timeout)
+        shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
+        with futures.ThreadPoolExecutor(count, thread_name_prefix="actserve-shard") as pool:
+            for done in futures.as_completed([pool.submit(self._run, job, timeout) for job in shards.jobs]):
+                done.result()
+        return shards.answer()
+
+    def _is_elementwise(self, name: str) -> bool:
+        """Whether an activation is known to be computed element by element; what is wrong with its name is found out elsewhere."""
+        if name not in self._elementwise:
+            try:
+                self._elementwise[name] = self.describe(name).kind == "elementwise"
+            except ActserveError:
+                return False
+        return self._elementwise[name]
 
     def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""

@@ -19,6 +19,7 @@ from actserve_client import (
     Retry,
     ServerUnavailable,
     Summary,
+    UnknownActivation,
     _blocks,
     _channel,
     _session,
@@ -254,9 +255,12 @@ def test_what_the_iterable_raises_is_raised_all_the_same(address: str) -> None:
         yield LARGE[100:200]
         raise KeyError("mine")
 
-    with Breaking(address, cuts(0.5, 1.2)) as breaking, Client(breaking.address, retry=QUICK) as other:
-        with pytest.raises(KeyError, match="mine"):
-            list(other.stream("relu", blocks()))
+    with (
+        Breaking(address, cuts(0.5, 1.2)) as breaking,
+        Client(breaking.address, retry=QUICK) as other,
+        pytest.raises(KeyError, match="mine"),
+    ):
+        list(other.stream("relu", blocks()))
 
 
 def test_an_iterable_that_waits_loses_nothing(client: Client, address: str) -> None:
@@ -303,19 +307,25 @@ async def test_the_async_client_goes_on_too(client: Client, address: str) -> Non
 
 def test_no_more_than_is_allowed(address: str) -> None:
     """Never with attempts=1, not for ever when nothing is gained, and not in place where the input is gone."""
-    with Breaking(address, cuts(1)) as breaking, Client(breaking.address, retry=None) as other:
-        with pytest.raises(ServerUnavailable):
-            other.forward("gelu", LARGE)
+    with (
+        Breaking(address, cuts(1)) as breaking,
+        Client(breaking.address, retry=None) as other,
+        pytest.raises(ServerUnavailable),
+    ):
+        other.forward("gelu", LARGE)
     with Breaking(address, [200] * 1000) as breaking:
         impatient = Retry(initial_s=0.001, longest_s=0.01, reconnect_s=0.3)
         with Client(breaking.address, retry=impatient) as other, pytest.raises(ServerUnavailable):
             other.forward("gelu", LARGE)
         assert 1 < breaking.broken < 1000
     x = LARGE.copy()
-    with Breaking(address, cuts(5)) as breaking, Client(breaking.address, retry=QUICK) as other:
-        with pytest.raises(ServerUnavailable):
-            # All of it is one unit, of which a part has been overwritten.
-            other.forward("softmax", x, axis=0, out=x)
+    with (
+        Breaking(address, cuts(5)) as breaking,
+        Client(breaking.address, retry=QUICK) as other,
+        pytest.raises(ServerUnavailable),
+    ):
+        # All of it is one unit, of which a part has been overwritten.
+        other.forward("softmax", x, axis=0, out=x)
 
 
 # ---- parts, as another language asks for them -----------------------------------------------------------------------
@@ -392,12 +402,47 @@ def test_an_error_of_other_bits_begins_anew(address: str, monkeypatch: Any) -> N
         "relu",
         _session.How(axis=None, accuracy="exact", preset=None, nonfinite="propagate", parameters=None, keywords={}),
     )
-    job = _session.map_job(question, LARGE, None)
+    job = _session.map_job(question, (LARGE,))
     assembly = job.assembly()
     other_bits = from_call(10, "other bits", None)
     assert isinstance(other_bits, ServerUnavailable)
     other_bits.reason = "OTHER_BITS"
     assert job.again(assembly, other_bits) is not assembly
+
+
+async def test_a_large_tensor_is_split_over_the_addresses(
+    client: Client, address: str, server: Any, make_server: Any
+) -> None:
+    second = make_server()
+    x = rng.standard_normal((3, 2_000_000)).astype(np.float32)
+    x[1, 5] = np.inf
+    wanted = client.forward("gelu", x)
+    summaries: list[Summary] = []
+    told: list[tuple[int, int]] = []
+    options: dict[str, Any] = {"on_summary": summaries.append, "progress": lambda *done: told.append(done)}
+    with Breaking(second.addresses[0], cuts(3, 2)) as breaking:
+        with Client(f"{address},{breaking.address}", retry=QUICK) as both:
+            np.testing.assert_array_equal(both.forward("gelu", x, **options), wanted)
+            assert breaking.broken == 1  # the rest of its shard was computed where the server lives
+            assert (summaries[0].nonfinite_in.total, len(summaries)) == (1, 1)
+            assert told[-1] == (x.nbytes, x.nbytes)
+            out = np.empty_like(x)
+            assert both.derivative("gelu", x, upstream=x, out=out) is out
+            np.testing.assert_array_equal(out, client.derivative("gelu", x, upstream=x))
+            assert (
+                both.forward("rrelu", x, training=True, seed=9).tobytes()
+                == client.forward("rrelu", x, training=True, seed=9).tobytes()
+            )
+            np.testing.assert_array_equal(both.forward("softmax", x), client.forward("softmax", x))
+            same = x.copy()
+            np.testing.assert_array_equal(both.forward("gelu", same, out=same), wanted)
+            with pytest.raises(UnknownActivation):
+                both.forward("sigmod", x)
+            with pytest.raises(InvalidRequest, match="out is"):
+                both.forward("gelu", x, out=np.empty(3, np.float32))
+        async with AsyncClient(f"{address},{second.addresses[0]}") as both_async:
+            np.testing.assert_array_equal(await both_async.forward("gelu", x), wanted)
+            assert all(line.used for line in both_async._pool._lines)
 
 
 def test_several_addresses(client: Client, address: str, make_server: Any) -> None:
