@@ -77,6 +77,7 @@ class Pool(Generic[C]):
         self._open = open_channel
         self._lock = threading.Lock()
         self._lines = [Line(address, open_channel) for address in self.addresses]
+        self._closed = False
 
     def pick(self) -> Line[C]:
         """The connection for the next call."""
@@ -84,6 +85,8 @@ class Pool(Generic[C]):
             return self._pick()
 
     def _pick(self) -> Line[C]:
+        if self._closed:
+            raise InvalidRequest("the client is closed", field="client")
         now = time.monotonic()
         best = min(self._lines, key=lambda line: (line.cool > now, line.calls, line.used))
         if best.calls:
@@ -113,9 +116,10 @@ class Pool(Generic[C]):
             with self._lock:
                 line.calls -= 1
 
-    def channels(self) -> list[C]:
-        """The channels that are open."""
+    def close(self) -> list[C]:
+        """Give no connection any more; returns the channels that are open, to be closed."""
         with self._lock:
+            self._closed = True
             return [channel for line in self._lines if (channel := line.opened()) is not None]
 
 

@@ -101,7 +101,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
         if self._pool is not None:
-            for channel in self._pool.channels():
+            for channel in self._pool.close():
                 await channel.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.close)

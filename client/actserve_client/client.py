@@ -106,7 +106,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
-        for channel in self._pool.channels():
+        for channel in self._pool.close():
             channel.close()
         if self._server is not None:
             self._server.close()

@@ -258,7 +258,7 @@ class Monitor:
                 out.put(frame)
             try:
                 self._call = call = self._start(iter(out.get, None))
-            except ValueError:
+            except (ValueError, InvalidRequest):
                 return InvalidRequest("the client is closed", field="client")
             self._out = out
         try:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from actserve.v1 import compute_pb2, tensor_pb2
 from actserve_client import (
+    AsyncClient,
     Client,
     DeadlineExceeded,
     InvalidRequest,
@@ -271,3 +272,15 @@ def test_a_deadline_ends_a_stream(client: Client) -> None:
     with pytest.raises(DeadlineExceeded):
         for _ in client.stream("relu", (np.ones(1 << 16) for _ in range(10**6)), timeout=0.5):
             pass
+
+
+async def test_a_client_that_is_closed(address: str) -> None:
+    client = Client(address)
+    client.close()
+    client.close()
+    with pytest.raises(InvalidRequest, match="client is closed"):
+        client.forward("relu", np.ones(2))
+    async with AsyncClient(address) as asynchronous:
+        pass
+    with pytest.raises(InvalidRequest, match="client is closed"):
+        await asynchronous.forward("relu", np.ones(2))
