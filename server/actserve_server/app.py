@@ -10,7 +10,7 @@ from concurrent import futures
 from typing import TYPE_CHECKING
 
 import grpc
-from actserve import wire
+from actserve import shared, wire
 from actserve.v1 import service_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -22,6 +22,7 @@ from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
+from actserve_server.regions import Broker, Regions, memory_bytes
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Server:
             options=_channel_options(config),
         )
         self._monitors = Monitors()
-        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors)
+        most = min(config.max_shared_bytes, memory_bytes() // 2)
+        self._regions = Regions(most, config.max_shared_bytes_per_client)
+        self._brokers: list[Broker] = []
+        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors, self._regions)
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -90,6 +94,18 @@ class Server:
             raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
+    def _broker(self, address: str) -> Broker | None:
+        """What gives shared memory to the clients of an address; clients do without where there is none."""
+        if not (shared.SUPPORTED and address.startswith("unix:") and self._regions.most_bytes):
+            return None
+        try:
+            broker = Broker(address.removeprefix("unix:") + shared.SUFFIX, self._regions)
+        except OSError as error:
+            log.warning("no shared memory at %s: %s", address, error)
+            return None
+        broker.start()
+        return broker
+
     def _endpoint(self, address: str) -> Endpoint | None:
         if not address:
             return None
@@ -101,6 +117,8 @@ class Server:
     def start(self) -> None:
         """Begin to serve."""
         _tune_allocator()
+        # Before gRPC, so that whoever finds the one socket finds the other.
+        self._brokers = [broker for address in self.addresses if (broker := self._broker(address))]
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         if self._metrics:
@@ -118,6 +136,8 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._monitors.drain()
         self._server.stop(grace_s).wait()
+        for broker in self._brokers:
+            broker.close()
         if self._metrics:
             self._metrics.stop()
         self._health_threads.shutdown()

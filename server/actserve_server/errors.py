@@ -18,6 +18,7 @@
     │   ├── UnexpectedFrame      a frame that can't come here
     │   └── MalformedMessage     bytes that are no message
     ├── OtherBits                a result that another server began, and that would go on otherwise here
+    ├── UnknownRegion            shared memory that there is not, or no longer
     ├── LimitExceeded            beyond a limit of the settings: it always will be
     ├── Busy                     as much as may run at once is running: try again
     └── Draining                 the server is shutting down: try another
@@ -116,6 +117,13 @@ class MalformedMessage(InvalidRequest):
 
 class OtherBits(RequestError):
     """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
+
+
+class UnknownRegion(RequestError):
+    """Expected error: the server has no such region of shared memory, or no longer, as the connection that it belonged to is closed."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field}: this server has no such region of shared memory", field=field)
 
 
 class LimitExceeded(RequestError):

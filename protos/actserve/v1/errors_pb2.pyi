@@ -27,6 +27,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_INVALID_STATE: _ClassVar[ErrorReason]
     ERROR_REASON_OUT_OF_DOMAIN: _ClassVar[ErrorReason]
     ERROR_REASON_OTHER_BITS: _ClassVar[ErrorReason]
+    ERROR_REASON_UNKNOWN_REGION: _ClassVar[ErrorReason]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 ERROR_REASON_UNKNOWN_ACTIVATION: ErrorReason
 ERROR_REASON_UNKNOWN_PARAMETER: ErrorReason
@@ -48,3 +49,4 @@ ERROR_REASON_NONFINITE: ErrorReason
 ERROR_REASON_INVALID_STATE: ErrorReason
 ERROR_REASON_OUT_OF_DOMAIN: ErrorReason
 ERROR_REASON_OTHER_BITS: ErrorReason
+ERROR_REASON_UNKNOWN_REGION: ErrorReason
