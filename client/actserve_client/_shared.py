@@ -25,7 +25,7 @@ __all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "way"]
 LEAST_BYTES = 1 << 18
 """From how many bytes of input on shared memory is worth it; benchmarks/README.md shows where it comes from."""
 
-LEAST_COPIED_BYTES = 1 << 19
+LEAST_COPIED_BYTES = 1 << 20
 """The same where something must be copied in, which takes a stream and not a message."""
 
 PIECE_BYTES = 2 << 20
