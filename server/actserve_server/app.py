@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 from concurrent import futures
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,6 +18,9 @@ from grpc_reflection.v1alpha import reflection
 
 from actserve_server import __version__, messages
 from actserve_server.config import LARGEST_CHUNK_BYTES, Config, ConfigError
+from actserve_server.custom.creation import Creation, Quotas
+from actserve_server.custom.registry import Registry
+from actserve_server.custom.workshop import Workshop
 from actserve_server.engine.plan import Limits
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
@@ -71,7 +75,19 @@ class Server:
             options=_channel_options(config),
         )
         self._monitors = Monitors()
-        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors)
+        longest = config.max_formula_length
+        registry = Registry(Path(config.activations_dir) if config.activations_dir else None, longest)
+        quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
+        self._workshop = Workshop(compiler.directory())
+        self._servicer = Servicer(
+            limits,
+            self._gate,
+            _server_info(config),
+            self._team,
+            self._monitors,
+            registry,
+            Creation(registry, self._workshop, quotas),
+        )
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -122,6 +138,7 @@ class Server:
             self._metrics.stop()
         self._health_threads.shutdown()
         self._team.close()
+        self._workshop.close()
         compiler.close()
         for address in self.addresses:
             if address.startswith("unix:"):

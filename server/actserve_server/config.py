@@ -91,6 +91,16 @@ class Config:
     metrics_address: str = _setting(
         "", "Where Prometheus finds the gauges of monitored layers: HOST:PORT (port 0: any free one). Empty: nowhere."
     )
+    allow_create: bool = _setting(True, "Whether callers may add activations by formulas, and remove them.")
+    activations_dir: str = _setting(
+        "",
+        "Where activations that callers add are kept, a file each; servers may share it. Empty: in memory, until the server ends.",
+    )
+    max_activations: int = _setting(1000, "How many activations callers may add, all together.", low=0, high=100_000)
+    max_formula_length: int = _setting(1000, "The longest formula, in characters.", low=1, high=1000)
+    max_create_s: float = _setting(
+        20.0, "How long a formula may take to be compiled and looked into, in seconds.", low=0.1, high=600
+    )
     log_level: str = _setting("info", "The least level logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
         "auto",
@@ -103,7 +113,11 @@ class Config:
             value, meta = getattr(self, field.name), field.metadata
             if meta["choices"] and value not in meta["choices"]:
                 raise ConfigError(f"{_flag(field.name)}: {value!r} is not one of {', '.join(meta['choices'])}")
-            if isinstance(value, (int, float)) and not meta["low"] <= value <= meta["high"]:
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and not meta["low"] <= value <= meta["high"]
+            ):
                 raise ConfigError(f"{_flag(field.name)}: {value} is not between {meta['low']} and {meta['high']}")
         if not all(self.addresses):
             raise ConfigError(f"--address: {self.address!r} names no address, or an empty one")
@@ -147,10 +161,15 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": KIB, "m
 _UNITS |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
 
 
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
 def parse_value(name: str, text: str, source: str) -> Any:
     """The value of a setting given as text; `source` is what the user called it, for the message of ConfigError."""
     default = Config.__dataclass_fields__[name].default
     try:
+        if isinstance(default, bool):
+            return _SWITCH[text.strip().lower()]
         if isinstance(default, float):
             return float(text)
         if isinstance(default, int):
@@ -159,6 +178,7 @@ def parse_value(name: str, text: str, source: str) -> Any:
             return int(digits.strip().replace("_", "")) * _UNITS[number[len(digits) :]]
     except (ValueError, KeyError):
         kind = "a size, such as 1048576 or 64MiB" if name.endswith("_bytes") else "a number"
+        kind = "true or false" if isinstance(default, bool) else kind
         raise ConfigError(f"{source}: {text!r} is not {kind}") from None
     return text
 

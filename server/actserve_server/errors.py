@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── InvalidFormula       a formula that can't be read, or a parameter of it
     │   ├── OutOfDomain          data for which what is asked has no value
     │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
     │   ├── InvalidState         bytes that are no state, or states that do not merge
@@ -17,6 +18,8 @@
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
     │   ├── UnexpectedFrame      a frame that can't come here
     │   └── MalformedMessage     bytes that are no message
+    ├── ActivationExists         an activation of that name exists
+    ├── CreationOff              nobody may add or remove activations here
     ├── OtherBits                a result that another server began, and that would go on otherwise here
     ├── LimitExceeded            beyond a limit of the settings: it always will be
     ├── Busy                     as much as may run at once is running: try again
@@ -114,6 +117,18 @@ class MalformedMessage(InvalidRequest):
     """Expected error: bytes that are not a message of the declared type."""
 
 
+class InvalidFormula(InvalidRequest):
+    """Expected error: a formula that can't be read, or a parameter of it; the message shows the place."""
+
+
+class ActivationExists(RequestError):
+    """Expected error: an activation of that name exists, and was not to be replaced."""
+
+
+class CreationOff(RequestError):
+    """Expected error: the server's settings let nobody add or remove activations."""
+
+
 class OtherBits(RequestError):
     """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
 
@@ -121,7 +136,7 @@ class OtherBits(RequestError):
 class LimitExceeded(RequestError):
     """Expected error: beyond a limit of the server's settings, so trying again is useless."""
 
-    def __init__(self, what: str, *, field: str, value: int, limit: int, setting: str) -> None:
+    def __init__(self, what: str, *, field: str, value: float, limit: float, setting: str) -> None:
         super().__init__(
             f"{what}: {value:,} is more than this server's {setting} of {limit:,}",
             field=field,

@@ -19,6 +19,7 @@ from actserve.v1 import monitor_pb2
 from actserve_server import messages
 from actserve_server.engine.inlets import Chunk
 from actserve_server.engine.layers import Layer, Thresholds
+from actserve_server.engine.names import BUILT_IN, Names
 from actserve_server.engine.plan import Limits
 from actserve_server.errors import (
     ChunkOutOfPlace,
@@ -100,9 +101,10 @@ class Monitors:
 class MonitorStream:
     """One call of Monitor."""
 
-    def __init__(self, limits: Limits, team: Team) -> None:
+    def __init__(self, limits: Limits, team: Team, names: Names = BUILT_IN) -> None:
         self._limits = limits
         self._team = team
+        self._names = names
         self._latest = 0
         self._refused = -1
         self.layers: dict[str, tuple[str, Layer]] = {}
@@ -168,6 +170,7 @@ class MonitorStream:
                 thresholds=_thresholds(asked.thresholds),
                 snapshot_every_samples=asked.snapshot_every_samples,
                 state=bytes(state) if asked.state_bytes else None,
+                names=self._names,
             )
         except RequestError as error:
             yield _failure(message.number, asked.layer, error, of_layer=True)

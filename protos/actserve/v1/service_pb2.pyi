@@ -46,6 +46,40 @@ class GetActivationResponse(_message.Message):
     activation: _catalogue_pb2.Activation
     def __init__(self, activation: _Optional[_Union[_catalogue_pb2.Activation, _Mapping]] = ...) -> None: ...
 
+class CreateActivationRequest(_message.Message):
+    __slots__ = ("name", "formula", "parameters", "description", "derivative_formula", "replace", "validate_only")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMULA_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_FORMULA_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    formula: str
+    parameters: _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.Parameter]
+    description: str
+    derivative_formula: str
+    replace: bool
+    validate_only: bool
+    def __init__(self, name: _Optional[str] = ..., formula: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_catalogue_pb2.Parameter, _Mapping]]] = ..., description: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., replace: bool = ..., validate_only: bool = ...) -> None: ...
+
+class CreateActivationResponse(_message.Message):
+    __slots__ = ("activation",)
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    activation: _catalogue_pb2.Activation
+    def __init__(self, activation: _Optional[_Union[_catalogue_pb2.Activation, _Mapping]] = ...) -> None: ...
+
+class DeleteActivationRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteActivationResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -17,7 +17,7 @@ from actserve_server.formulas.compile import kernel_of, quick_of
 from actserve_server.formulas.differentiate import derivative
 from actserve_server.formulas.errors import FormulaError
 from actserve_server.formulas.exact import evaluate
-from actserve_server.formulas.parse import NAMES, parse
+from actserve_server.formulas.parse import LONGEST, NAMES, parse
 from actserve_server.formulas.rewrite import Rewrite, rewritten
 from actserve_server.formulas.tree import Node
 
@@ -56,6 +56,7 @@ def define(
     *,
     derivative_formula: str = "",
     description: str = "",
+    longest: int = LONGEST,
 ) -> Definition:
     """An activation by a formula of x and of parameters, which have defaults.
 
@@ -66,11 +67,11 @@ def define(
     """
     _check_parameters(parameters)
     names = [parameter.name for parameter in parameters]
-    written = parse(formula, parameters)
+    written = parse(formula, parameters, longest=longest)
     forward, notes = rewritten(written)
     slope = rewritten(derivative(forward))[0]
     if derivative_formula:
-        own, more = rewritten(parse(derivative_formula, parameters, field="derivative_formula"))
+        own, more = rewritten(parse(derivative_formula, parameters, field="derivative_formula", longest=longest))
         _compare(own, slope, parameters, derivative_formula)
         slope, notes = own, (*notes, *more)
     curvature = derivative(slope)

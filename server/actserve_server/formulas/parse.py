@@ -78,7 +78,7 @@ _COMPARED: Mapping[type[ast.AST], str] = {
 }
 
 
-def parse(text: str, parameters: Iterable[Parameter], *, field: str = "formula") -> Node:
+def parse(text: str, parameters: Iterable[Parameter], *, field: str = "formula", longest: int = LONGEST) -> Node:
     """The tree of a formula of x and of parameters.
 
     >>> parse("x if x > 0 else alpha * (exp(x) - 1)", (Parameter("alpha", "", 1.0),))
@@ -86,7 +86,7 @@ def parse(text: str, parameters: Iterable[Parameter], *, field: str = "formula")
 
     Raises FormulaError, which says what is wrong, where, and what is allowed.
     """
-    _look_over(text, field)
+    _look_over(text, field, longest)
     reader = _Reader(text, {parameter.name: parameter for parameter in parameters}, field)
     try:
         # In parentheses, a formula may have several lines.
@@ -117,12 +117,12 @@ def builtin_tree(record: Activation, parameters: tuple[float | str, ...], order:
     return tree.put(reader.number(ast.parse(text, mode="eval").body), tree.X, values)
 
 
-def _look_over(text: str, field: str) -> None:
+def _look_over(text: str, field: str, longest: int) -> None:
     """Refuse what Python's parser should not be given."""
     if not text.strip():
         raise FormulaError(f"{field} is empty", field=field)
-    if len(text) > LONGEST:
-        raise FormulaError(f"{field} has {len(text)} characters, and may have {LONGEST}", field=field)
+    if len(text) > longest:
+        raise FormulaError(f"{field} has {len(text)} characters, and may have {longest}", field=field)
 
     def refuse(message: str, at: int) -> FormulaError:
         return FormulaError(f"{field}, column {at + 1}: {message}", field=field, text=text, column=at + 1)

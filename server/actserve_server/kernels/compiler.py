@@ -61,7 +61,19 @@ from actserve_server.kernels.penalties import penalty_unit, penalty_units
 from actserve_server.kernels.reductions import REDUCTIONS
 from actserve_server.kernels.services import SERVICES
 
-__all__ = ["close", "configure", "has_fast", "load", "load_penalty", "load_reduction", "load_service", "units", "warm"]
+__all__ = [
+    "close",
+    "configure",
+    "directory",
+    "forget",
+    "has_fast",
+    "load",
+    "load_penalty",
+    "load_reduction",
+    "load_service",
+    "units",
+    "warm",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +101,18 @@ def configure(cache_dir: Path | None, baked: Sequence[Path] = ()) -> None:
     with _guard:
         _cache = Cache(cache_dir, fingerprint(), baked)
         _loaded.clear()
+
+
+def directory() -> Path:
+    """Where compiled code is kept."""
+    return _configured().directory
+
+
+def forget(record: Record) -> None:
+    """Let go of what is loaded of a record that nobody will ask for again."""
+    with _guard:
+        for key in [key for key in _loaded if key[0] is record]:
+            del _loaded[key]
 
 
 def load(record: Record, operation: str, dtype: npt.DTypeLike, accuracy: str = "exact") -> Compiled:
@@ -240,7 +264,7 @@ def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Com
     if not mine:
         return future.result()
     try:
-        compiled = _obtain(describe(), child)
+        compiled = _obtain(describe(), child, here=getattr(key[0], "truth", None) is None)
     except BaseException as error:
         future.set_exception(error)
         raise
@@ -253,13 +277,17 @@ def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Com
             del _pending[key]
 
 
-def _obtain(unit: Unit, child: Child) -> Compiled:
+def _obtain(unit: Unit, child: Child, *, here: bool) -> Compiled:
+    """From the disk, or from a child; failing that from this process (`here`), but not of a formula that came from outside, as nobody
+    knows how long that takes."""
     cache = _configured()
     compiled = _from_disk(unit, cache)
     if compiled is None:
         try:
             child.build(unit, cache.directory)
         except ChildFailed as failure:
+            if not here:
+                raise
             _log.warning("%s is compiled in the serving process, since its child failed: %s", unit.label, failure)
         else:
             compiled = _from_disk(unit, cache)
