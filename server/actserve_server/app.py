@@ -126,6 +126,11 @@ class Server:
             extra={"addresses": self.addresses, "metrics_address": self.metrics_address, "version": __version__},
         )
 
+    def prepare(self) -> None:
+        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays."""
+        if self._config.allow_create:
+            self._workshop.prepare()
+
     def stop(self, grace_s: float | None = None) -> None:
         """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
         grace_s = self._config.grace_s if grace_s is None else grace_s

@@ -73,6 +73,8 @@ def _serve(config: Config, *, private: bool) -> int:
     if private:
         print("ready", flush=True)
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+    else:
+        server.prepare()
     stop.wait()
     server.stop()
     if private:

@@ -69,7 +69,7 @@ class Report:
     """f(-inf), f(inf), f'(-inf), f'(inf); NaN where there is none."""
 
 
-_ULP_S = 0.4
+_ULP_S = 0.2
 """How long mpmath is given to look for the largest error."""
 _EDGE = 700.0
 _NEAR = 30.0

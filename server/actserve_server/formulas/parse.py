@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -101,6 +102,7 @@ def parse(text: str, parameters: Iterable[Parameter], *, field: str = "formula",
     return reader.number(body)
 
 
+@functools.lru_cache(256)
 def builtin_tree(record: Activation, parameters: tuple[float | str, ...], order: int) -> Node:
     """The formula of an activation of the catalogue, or of its derivative, with parameters put in."""
     text = record.derivative_formula if order else record.formula
