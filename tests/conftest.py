@@ -19,6 +19,12 @@ MakeServer = Callable[..., Server]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=7, help="how often a server is killed in mid-stream")
     parser.addoption("--kill-mib", type=int, default=48, help="the length of those streams")
+    parser.addoption("--fuzz-examples", type=int, default=3000, help="how many formulas are made up")
+
+
+@pytest.fixture
+def fuzz_examples(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fuzz-examples"))
 
 
 @pytest.fixture

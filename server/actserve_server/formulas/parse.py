@@ -59,6 +59,7 @@ _ONE_ARGUMENT: Mapping[str, str] = {
     )
 } | {"arctan": "atan"}
 _OTHERS = ("min", "max", "clip", "where", "pow")
+_ACTIVATIONS = tuple(r.name for r in catalogue.CATALOGUE if isinstance(r, Activation) and not r.indexed)
 _CONSTANTS = {"pi": math.pi, "e": math.e}
 NAMES = frozenset({"x", *_ONE_ARGUMENT, *_OTHERS, *_CONSTANTS, *_WORDS})
 """The names that mean something in every formula, so that no parameter may have them."""
@@ -253,7 +254,7 @@ class _Reader:
         )
 
     def _near(self, name: str, known: Iterable[str]) -> str:
-        near = difflib.get_close_matches(name, [*known, *_ONE_ARGUMENT, *_OTHERS]) or list(catalogue.near(name))
+        near = difflib.get_close_matches(name, [*known, *_ONE_ARGUMENT, *_OTHERS, *_ACTIVATIONS])
         return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
     def _power(self, base: Node, exponent: Node, node: ast.AST) -> Node:

@@ -146,6 +146,8 @@ def neg(node: Node) -> Node:
         return number(-node.value) if node.value else ZERO
     if node.op == "neg":
         return node.args[0]
+    if node.op == "mul" and node.args[0].op == "number" and node.args[0].value < 0:
+        return mul(number(-node.args[0].value), node.args[1])
     return _node("neg", node)
 
 
@@ -218,11 +220,13 @@ def compare(op: str, *args: Node) -> Node:
         return truth(args[0] is NO)
     if op in ("and", "or"):
         neutral, final = (YES, NO) if op == "and" else (NO, YES)
-        rest = [arg for arg in args if arg is not neutral]
+        flat = [inner for arg in args for inner in (arg.args if arg.op == op else (arg,))]
+        rest = [arg for arg in flat if arg is not neutral]
         if final in rest:
             return final
         if len(rest) < 2:
             return rest[0] if rest else neutral
+        return _node(op, *rest)
     return _node(op, *args)
 
 
