@@ -137,6 +137,9 @@ def test_kernels_compute_what_trees_say(text: str) -> None:
         for place, value in zip(x.tolist(), got.tolist(), strict=True):
             with mp.workdps(60):
                 right = evaluate(node, place, VALUES)
+                if mp.isnan(right):
+                    assert math.isnan(value)
+                    continue
                 slack = 64 * math.ulp(float(right)) + 2.0**-46 * largest(node, place, VALUES)
                 assert abs(right - value) <= slack, (operation, place)
 
