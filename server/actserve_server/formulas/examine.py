@@ -198,9 +198,7 @@ _MOST_BOXES = 3000
 _NARROWEST = 1e-7
 
 
-def _proved_monotonic(
-    claim: str, f: Node, slope: Node, values: Mapping[str, float], cuts: tuple[float, ...]
-) -> bool:
+def _proved_monotonic(claim: str, f: Node, slope: Node, values: Mapping[str, float], cuts: tuple[float, ...]) -> bool:
     """Whether the slope has one sign over all boxes, and no jump of the value goes the other way."""
     if claim == "neither":
         # Two values that no error explains are proof enough.
