@@ -96,7 +96,7 @@ def define(
         limits=(math.nan, math.nan, math.nan, math.nan),
         advice="",
         parameters=tuple(parameters),
-        cancels=_cancels(forward),
+        cancels=_cancels(forward, slope),
         quick=quick_of(forward, names) if not derivative_formula else None,
         truth=truth,
         second=kernel_of(curvature, names, "second"),
@@ -104,12 +104,36 @@ def define(
     return Definition(name, description, formula, derivative_formula, tuple(parameters), record, notes, forward, slope)
 
 
-def _cancels(forward: Node) -> tuple[Literal["forward", "derivative"], ...]:
+def _cancels(forward: Node, slope: Node) -> tuple[Literal["forward", "derivative"], ...]:
     """Whatever a formula says may cancel; of the catalogue's own activations it is known."""
     if forward.op == "builtin" and forward.args[0] is tree.X:
         cancels: tuple[Literal["forward", "derivative"], ...] = forward.value[0].cancels
         return cancels
-    return ("forward", "derivative")
+    return (*(("forward",) if _may_cancel(forward) else ()), *(("derivative",) if _may_cancel(slope) else ()))
+
+
+_POSITIVE = ("exp", "sqrt", "abs", "cosh", "erfc", "gaussian", "erf_slope", "sech_squared", "power")
+
+
+def _may_cancel(node: Node) -> bool:
+    """Whether something is subtracted that varies, or what is added may have another sign."""
+    return any(
+        part.depends and (part.op == "sub" or (part.op == "add" and not all(map(_is_positive, part.args))))
+        for part in tree.walk(node)
+    )
+
+
+def _is_positive(node: Node) -> bool:
+    match node.op:
+        case "number":
+            return bool(node.value >= 0)
+        case "call":
+            return str(node.value) in _POSITIVE
+        case "power":
+            return node.value % 2 == 0
+        case "add" | "mul" | "div":
+            return all(map(_is_positive, node.args))
+    return False
 
 
 def _check_parameters(parameters: Iterable[Parameter]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 from actserve_server.activations.gated_by_softplus import MISH
-from actserve_server.activations.gated_by_x import SILU
+from actserve_server.activations.gated_by_x import GELU, SILU
 from actserve_server.activations.sigmoids import SIGMOID
 from actserve_server.activations.soft_rectifiers import SOFTPLUS
 from actserve_server.activations.spec import Activation
@@ -129,6 +130,51 @@ def _tanh(node: Node) -> Node | None:
     return None
 
 
+def _erfc(node: Node) -> Node | None:
+    """1 + erf(y) is erfc(-y), and 1 - erf(y) is erfc(y)."""
+    if node.op not in ("add", "sub") or ONE not in node.args or (node.op == "sub" and node.args[0] is not ONE):
+        return None
+    other = node.args[1] if node.args[0] is ONE else node.args[0]
+    if not _is(other, "erf"):
+        return None
+    return tree.call("erfc", other.args[0] if node.op == "sub" else tree.neg(other.args[0]))
+
+
+def _factors(node: Node) -> tuple[float, list[Node]]:
+    """A product as a number and all else."""
+    match node:
+        case Node(op="number", value=value):
+            return value, []
+        case Node(op="neg", args=(inner,)):
+            number, rest = _factors(inner)
+            return -number, rest
+        case Node(op="mul", args=(left, right)):
+            (a, some), (b, others) = _factors(left), _factors(right)
+            return a * b, some + others
+        case Node(op="div", args=(left, right)):
+            (a, some), (b, others) = _factors(left), _factors(right)
+            if b and not others:
+                return a / b, some
+        case Node(op="call", value="sqrt", args=(Node(op="number", value=value),)) if value > 0:
+            return math.sqrt(value), []
+    return 1.0, [node]
+
+
+def _gelu(node: Node) -> Node | None:
+    """y erfc(-y/sqrt(2))/2 is gelu(y)."""
+    if node.op not in ("mul", "div"):
+        return None
+    half, factors = _factors(node)
+    if half != 0.5 or len(factors) != 2:
+        return None
+    for y, other in (factors, factors[::-1]):
+        if _is(other, "erfc"):
+            scale, inner = _factors(other.args[0])
+            if inner == [y] and abs(scale + math.sqrt(0.5)) <= 2.0**-52:
+                return _plain(GELU, y)
+    return None
+
+
 def _gaussian(node: Node) -> Node | None:
     """exp(-u^2) with what rounding takes from u^2."""
     match node:
@@ -157,6 +203,8 @@ _RULES: tuple[tuple[Callable[[Node], Node | None], str], ...] = (
     (_softplus, "the exponential overflows, and is rounded away on the left"),
     (_silu, "it keeps its digits far to the left"),
     (_swish, "it keeps its digits far to the left"),
+    (_erfc, "the sum cancels where erf is near to 1 or -1"),
+    (_gelu, "it keeps its digits far to the left"),
     (_gaussian, "the square is rounded, and far out that is many units of the result"),
     (_wave, "the product is rounded, and for large numbers that is many units of the result"),
 )
