@@ -213,3 +213,24 @@ def test_no_number_is_too_large_for_the_truth(function: str) -> None:
         for x in (-65504.0, -0.1, 0.0, 0.1, 65504.0):
             with mp.workdps(40):
                 assert isinstance(evaluate(node, x, {}), mp.mpf)
+
+
+@pytest.mark.parametrize("text", ["sinh(x)", "cosh(x)", "erfc(x)", "x**-3", "2 / x**2"])
+def test_functions_are_right_to_their_ends(text: str) -> None:
+    """Also where they overflow, and where they are lost: no value that is finite and wrong, and no NaN."""
+    definition = define("team.own", text)
+    ends = [0.1, 1.0, 39.9, 40.1, 88.0, 89.5, 355.0, 709.5, 710.4, 710.5, 720.0, 1e4, 1e100, 1e300, math.inf]
+    x = np.array([sign * end for end in ends for sign in (1, -1)])
+    for operation, node in (("forward", definition.forward), ("derivative", definition.derivative)):
+        for place, value in zip(x.tolist(), run(definition, operation, x).tolist(), strict=True):
+            with mp.workdps(60):
+                right = evaluate(node, place, {})
+            if math.isinf(float(right)):
+                assert value == float(right), (operation, place)
+            else:
+                assert float(abs(right - value)) <= 8 * math.ulp(float(right)), (operation, place)
+    out = np.empty(2, np.float32)
+    compiler.load(define("team.own", "sinh(x)").record, "forward", np.float32, "fast")(
+        np.array([88.0, 95.0], np.float32), out, ()
+    )
+    assert out[0] == pytest.approx(math.sinh(88.0), rel=1e-5) and math.isinf(out[1])
