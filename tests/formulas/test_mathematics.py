@@ -113,6 +113,34 @@ def test_bounds_hold(text: str, x: float, width: float, at: float) -> None:
             assert found.low <= value <= found.high
 
 
+FAR = st.one_of(
+    st.floats(-1e3, 1e3),
+    st.floats(-1e-300, 1e-300),
+    st.floats(-1e-3, 1e-3),
+    st.floats(-1e300, 1e300),
+    st.floats(340, 380),
+)
+WIDTHS = st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 50), st.floats(0, 1e300))
+
+
+@settings(QUICK, max_examples=600)
+@given(function=st.sampled_from([*ONE, "1 / ", "x**2 * ", "x**3 - "]), x=FAR, width=WIDTHS, at=st.floats(0, 1))
+def test_bounds_hold_far_out(function: str, x: float, width: float, at: float) -> None:
+    """Where float64 overflows or has no digits left, of each function and of its first two slopes."""
+    tree = parse(f"{function}(x)", PARAMETERS)
+    high = x + width
+    place = min(max(x + at * width, x), high)
+    slope = derivative(tree)
+    for node in (tree, slope, derivative(slope)):
+        found = bounds(node, Interval(x, high), VALUES)
+        with mp.workdps(60):
+            value = evaluate(node, mp.mpf(place), VALUES)
+        if mp.isnan(value) or mp.isinf(value):
+            assert found.undefined or math.isinf(found.low) or math.isinf(found.high)
+        elif not found.undefined:
+            assert found.low <= value <= found.high, (node, found)
+
+
 def run(definition: Definition, operation: str, x: Array, *parameters: float) -> Array:
     out = np.empty_like(x)
     compiler.load(definition.record, operation, np.float64)(x, out, parameters)
