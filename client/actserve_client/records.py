@@ -199,6 +199,10 @@ class ServerInfo:
     max_concurrency: int
     regularizers: tuple[str, ...] = ()
     """The penalties that `regularization` takes."""
+    instance: str = ""
+    """Tells processes apart: another one for each, and for each start."""
+    worker: int = 0
+    """Which of the workers behind its address answered."""
 
 
 def activation(message: catalogue_pb2.Activation) -> Activation:
@@ -316,6 +320,8 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
             for number in message.regularizers
             if number in compute_pb2.Regularizer.values()
         ),
+        instance=message.instance,
+        worker=message.worker,
     )
 
 

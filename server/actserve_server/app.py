@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import secrets
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
+from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
     from actserve_server.metrics import Endpoint
@@ -52,7 +54,8 @@ class Server:
     Raises ConfigError when an address can't be listened on.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, worker: int | None = None) -> None:
+        """`worker` is its number among those that share a port; None where it is alone."""
         self._config = config
         limits = Limits(
             chunk_bytes=config.chunk_bytes,
@@ -72,7 +75,7 @@ class Server:
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[CallInterceptor()],
-            options=_channel_options(config),
+            options=_channel_options(config, shared_port=worker is not None),
         )
         self._monitors = Monitors()
         longest = config.max_formula_length
@@ -82,7 +85,7 @@ class Server:
         self._servicer = Servicer(
             limits,
             self._gate,
-            _server_info(config),
+            _server_info(config, worker or 0),
             self._team,
             self._monitors,
             registry,
@@ -113,6 +116,10 @@ class Server:
         from actserve_server.metrics import Endpoint
 
         return Endpoint(address, self._monitors.watched)
+
+    def watched(self) -> list[Watched]:
+        """The layers that are monitored."""
+        return list(self._monitors.watched())
 
     def start(self) -> None:
         """Begin to serve."""
@@ -157,18 +164,18 @@ class Server:
             self._health.set(name, status)
 
 
-def _channel_options(config: Config) -> list[tuple[str, int]]:
+def _channel_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes + _FRAME_BYTES),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its calls by chance; the second is to fail at its start instead.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port would share its calls by chance; the second is to fail at its start instead, unless both are workers.
+        ("grpc.so_reuseport", int(shared_port)),
         # Fewer, larger HTTP/2 frames for the chunks.
         ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
     ]
 
 
-def _server_info(config: Config) -> service_pb2.ServerInfo:
+def _server_info(config: Config, worker: int) -> service_pb2.ServerInfo:
     return service_pb2.ServerInfo(
         version=__version__,
         data_types=wire.COMPUTABLE,
@@ -181,6 +188,8 @@ def _server_info(config: Config) -> service_pb2.ServerInfo:
         max_lead_bytes=config.max_lead_bytes,
         max_dimensions=config.max_dimensions,
         max_concurrency=config.max_concurrency,
+        instance=secrets.token_hex(8),
+        worker=worker,
     )
 
 

@@ -130,7 +130,7 @@ def _is_positive(node: Node) -> bool:
         case "call":
             return str(node.value) in _POSITIVE
         case "power":
-            return node.value % 2 == 0
+            return bool(node.value % 2 == 0)
         case "add" | "mul" | "div":
             return all(map(_is_positive, node.args))
     return False
