@@ -53,7 +53,31 @@ def test_what_is_known(text: str, facts: dict[str, Any]) -> None:
     assert report.speed_gb_per_s > 0
 
 
-def test_no_proof_of_what_is_false() -> None:
-    """A dip so narrow that no sample sees it is not proved away."""
-    report = report_of("x - 0.001 * exp(-(1e7 * (x - 0.123456789))**2)")
+@pytest.mark.parametrize(
+    "fall",
+    [
+        "0.001 * exp(-(1e7 * (x - 0.123456789))**2)",
+        "1e-9 * step(x - 0.123456789)",
+        "1e-9 * hard_shrink(x - 0.123456789)",
+        "1e-9 * jump_relu(2 * x)",
+        "1e-9 * sign(x - 0.123456789)",
+        "(1e-9 if x > 0.123456789 else 0)",
+        "(1e-9 if 2 * x > 0.5 else 0)",
+        "(1e-9 if x == 0.123456789 else 0)",
+    ],
+)
+def test_no_proof_of_what_is_false(fall: str) -> None:
+    """A dip so narrow, or a jump so small, that no sample sees it is not proved away."""
+    report = report_of(f"x - {fall}")
     assert (report.monotonic, report.monotonic_proof) != ("increasing", "proved")
+    assert report.lipschitz_proof == "sampled" or math.isinf(report.lipschitz)
+
+
+def test_a_jump_has_no_lipschitz_bound() -> None:
+    """Though the slope is 0 on both sides of it."""
+    assert (report_of("step(x)").lipschitz, report_of("step(x)").monotonic_proof) == (INF, "proved")
+    assert report_of("relu(x - 1)").lipschitz_proof == "proved"
+
+
+def test_steep_is_not_kinked() -> None:
+    assert report_of("sin(1e9 * x)").kinks == ()

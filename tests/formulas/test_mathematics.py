@@ -200,3 +200,16 @@ def test_the_same_formula_gives_the_same_code() -> None:
     assert unit_of(one.record, "forward", f8).digest() == unit_of(other.record, "forward", f8).digest()
     third = define("team.own", "x * tanh(b * x) + 1/3", PARAMETERS)
     assert unit_of(one.record, "forward", f8).digest() != unit_of(third.record, "forward", f8).digest()
+
+
+@pytest.mark.parametrize("function", ["sin", "cos", "snake", "exp", "expm1", "sinh", "erfc", "gelu", "arctan", "log1p"])
+def test_no_number_is_too_large_for_the_truth(function: str) -> None:
+    """Numbers like 2**(64**12) are looked at in 16-bit tables, where a server must not be lost in them."""
+    tower = "x"
+    for _ in range(12):
+        tower = f"({tower})**64"
+    for argument in (tower, f"-1 / {tower}"):
+        node = parse(f"{function}({argument})", ())
+        for x in (-65504.0, -0.1, 0.0, 0.1, 65504.0):
+            with mp.workdps(40):
+                assert isinstance(evaluate(node, x, {}), mp.mpf)

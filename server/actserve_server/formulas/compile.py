@@ -6,6 +6,7 @@ which are looked up in a list.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -35,6 +36,13 @@ _BINARY = {
 }
 
 
+def _literal(value: float) -> str:
+    """A number as Python reads it; infinity and NaN, which the catalogue's formulas may have for parameters, have no sign of their own."""
+    if math.isnan(value):
+        return "(1e999 - 1e999)"
+    return repr(value).replace("inf", "1e999")
+
+
 class _Source:
     """The lines of a function, and what its names mean."""
 
@@ -61,7 +69,7 @@ class _Source:
         """One node, given the names of its operands."""
         match node.op:
             case "number":
-                return repr(node.value)
+                return _literal(node.value)
             case "x":
                 return "x"
             case "parameter":

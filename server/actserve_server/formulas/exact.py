@@ -19,6 +19,10 @@ __all__ = ["evaluate"]
 
 Real = Any
 _TOO_LARGE = 1e7
+_BEYOND_FLOAT64 = 1024
+"""In powers of two: there float64 has infinity, of which sin and cos are NaN."""
+_LOST_IN_ANY = 10_000
+"""In powers of two: the square of a number that small is beside 1 at no precision that is used."""
 
 
 def _exp(u: Real) -> Real:
@@ -43,8 +47,17 @@ def _power(u: Real, v: Real) -> Real:
     return _exp(v * _log(u))
 
 
-def _periodic(function: Callable[[Real], Real]) -> Callable[[Real], Real]:
-    return lambda u: mp.nan if mp.isinf(u) else function(u)
+def _wave(function: Callable[[Real], Real], near_zero: Callable[[Real], Real]) -> Callable[[Real], Real]:
+    """sin or cos; of numbers like 2**(2**99) its reduction by pi would take all time and memory that there are."""
+
+    def of(u: Real) -> Real:
+        if not u:
+            return function(u)
+        if mp.isinf(u) or mp.mag(u) > _BEYOND_FLOAT64:
+            return mp.nan
+        return near_zero(u) if mp.mag(u) < -_LOST_IN_ANY else function(u)
+
+    return of
 
 
 def _sech_squared(u: Real) -> Real:
@@ -69,8 +82,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Real]] = {
     "tanh": _NAMES["tanh"],
     "cosh": _NAMES["cosh"],
     "sinh": _sinh,
-    "sin": _periodic(mp.sin),
-    "cos": _periodic(mp.cos),
+    "sin": _wave(mp.sin, lambda u: u),
+    "cos": _wave(mp.cos, lambda u: mp.mpf(1)),
     "atan": mp.atan,
     "erf": _NAMES["erf"],
     "erfc": _NAMES["erfc"],

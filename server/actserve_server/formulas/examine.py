@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import mpmath as mp
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +18,9 @@ from actserve_server.activations import formula
 from actserve_server.activations.spec import Activation
 from actserve_server.formulas import tree
 from actserve_server.formulas.define import Definition
+from actserve_server.formulas.exact import evaluate
 from actserve_server.formulas.intervals import Interval, bounds
+from actserve_server.formulas.parse import builtin_tree
 from actserve_server.formulas.tree import Node, walk
 
 __all__ = ["Compiled", "Report", "examine"]
@@ -47,7 +50,7 @@ class Report:
     saturates: Literal["no", "left", "right", "both"]
     """Where its slope tends to 0."""
     lipschitz: float
-    """The largest |f'|."""
+    """The largest |f'|; infinite where the value jumps."""
     lipschitz_proof: Proof
     zero_centred: bool
     """Whether it takes both signs."""
@@ -83,16 +86,16 @@ def examine(definition: Definition, compiled: Compiled) -> Report:
     """
     probe = _Probe(definition, compiled)
     values: Mapping[str, float] = {p.name: float(p.default or 0.0) for p in definition.parameters}
-    f, slope = definition.forward, definition.derivative
+    f, slope = _laid_open(definition.forward, values), definition.derivative
     x = _grid()
     y, dy = probe.forward(x), probe.derivative(x)
     finite = (np.isfinite(y) & np.isfinite(dy))[np.abs(x) <= _EDGE]
-    kinks = _kinks(probe, x, y, dy)
+    kinks = _kinks(probe, x, y, dy) if _may_kink(f) else ()
     cuts = tuple(sorted({*kinks, *_switches(f, values)}))
     monotonic = _sampled_monotonic(y[np.isfinite(y)])
-    proved = bool(finite.all()) and _proved_monotonic(monotonic, f, slope, values, cuts, probe)
+    proved = bool(finite.all()) and _proved_monotonic(monotonic, f, slope, values, cuts)
     span, range_proof = _range(y, f, values)
-    steepest, steepest_proof = _steepest(dy, slope, values)
+    steepest, steepest_proof = _steepest(dy, f, slope, values, cuts)
     limits = _limits(probe)
     ulp, ulp_at = probe.worst(derivative=False)
     slope_ulp, slope_ulp_at = probe.worst(derivative=True)
@@ -195,9 +198,7 @@ _MOST_BOXES = 3000
 _NARROWEST = 1e-7
 
 
-def _proved_monotonic(
-    claim: str, f: Node, slope: Node, values: Mapping[str, float], cuts: tuple[float, ...], probe: _Probe
-) -> bool:
+def _proved_monotonic(claim: str, f: Node, slope: Node, values: Mapping[str, float], cuts: tuple[float, ...]) -> bool:
     """Whether the slope has one sign over all boxes, and no jump of the value goes the other way."""
     if claim == "neither":
         # Two values that no error explains are proof enough.
@@ -205,17 +206,67 @@ def _proved_monotonic(
     if claim == "constant":
         return not f.depends
     sign = 1.0 if claim == "increasing" else -1.0
-    conditions = any(node.op == "where" or (node.op == "call" and node.value == "sign") for node in walk(f))
-    boxes = _boxes(cuts) if conditions else [(-_EDGE, _EDGE)]
+    jumpy = _may_jump(f)
+    boxes = _boxes(cuts) if jumpy else [(-_EDGE, _EDGE)]
     if not all(_one_sign(slope, values, low, high, sign) for low, high in boxes):
         return False
-    for cut in cuts if conditions else ():
-        # Between a number and its neighbours; the numbers themselves are all that float64 has.
-        beside = probe.forward([math.nextafter(cut, -math.inf), cut, math.nextafter(cut, math.inf)])
-        if (np.diff(beside) * sign < 0).any():
-            return False
+    if any(sign * step < -_SAME for cut in cuts if jumpy for step in _steps(f, cut, values)):
+        return False
     # Conditions that change at places not found would make what holds in each box no proof for the whole.
-    return not conditions or _decided(f, values, boxes)
+    return not jumpy or _decided(f, values, boxes)
+
+
+_SAME = 1e-30
+"""Twice what a continuous function may change by between the places that `_steps` looks at, at any slope worth a proof."""
+
+
+def _steps(f: Node, place: float, values: Mapping[str, float]) -> tuple[Any, Any]:
+    """By how much f rises from just before a place to the place, and from there to just after it."""
+    with mp.workdps(90):
+        at, beside = mp.mpf(place), mp.mpf(10) ** -60
+        before, here, after = (evaluate(f, at + step, values) for step in (-beside, 0, beside))
+        return here - before, after - here
+
+
+def _may_jump(f: Node) -> bool:
+    """Whether f has operations that are not continuous."""
+    return any(node.op == "where" or (node.op == "call" and node.value == "sign") for node in walk(f))
+
+
+_CORNERS = ("abs", "sign", "min", "max", "sqrt", "power")
+
+
+def _may_kink(f: Node) -> bool:
+    """Whether f has operations that make corners or jumps: of a steep but smooth function, samples alone cannot tell."""
+    for node in walk(f):
+        if node.op == "where" or (node.op == "call" and node.value in _CORNERS):
+            return True
+        if node.op == "builtin" and _may_kink(builtin_tree(*node.value)):
+            return True
+    return False
+
+
+def _laid_open(f: Node, values: Mapping[str, float]) -> Node:
+    """The tree with the formulas of those built-ins in it that jump, such as step: only of the others is a slope all that there is to know."""
+
+    def change(node: Node) -> Node:
+        if node.op != "builtin":
+            return node
+        record, parameters, order = node.value
+        own = builtin_tree(record, parameters, order)
+        return tree.put(own, node.args[0], {}) if order or not _continuous(own, values) else node
+
+    return tree.map_tree(f, change)
+
+
+def _continuous(f: Node, values: Mapping[str, float]) -> bool:
+    """Whether it is sure that f, which is defined everywhere, does not jump within [-700, 700]."""
+    if not _may_jump(f):
+        return True
+    cuts = tuple(sorted(set(_switches(f, values))))
+    return _decided(f, values, _boxes(cuts)) and all(
+        abs(step) <= _SAME for cut in cuts for step in _steps(f, cut, values)
+    )
 
 
 def _boxes(cuts: tuple[float, ...]) -> list[Span]:
@@ -319,16 +370,21 @@ def _range(y: Floats, f: Node, values: Mapping[str, float]) -> tuple[Span, Proof
     return (lowest, highest), "proved" if proved else "sampled"
 
 
-def _steepest(dy: Floats, slope: Node, values: Mapping[str, float]) -> tuple[float, Proof]:
+def _steepest(
+    dy: Floats, f: Node, slope: Node, values: Mapping[str, float], cuts: tuple[float, ...]
+) -> tuple[float, Proof]:
     seen = np.abs(dy[~np.isnan(dy)])
     if not seen.size:
         return math.nan, "sampled"
+    if _may_jump(f) and any(abs(step) > _SAME for cut in cuts for step in _steps(f, cut, values)):
+        return math.inf, "proved"
     steepest = float(seen.max())
     if steepest > 1e100:
         return math.inf, "proved"
     bound = max(_outer(slope, values, upper=True), -_outer(slope, values, upper=False))
     near = np.abs(dy[np.abs(_grid()) <= _EDGE])
-    if bound <= float(np.nanmax(near)) * (1 + _CLOSE) + 1e-300 and steepest <= bound:
+    close = bound <= float(np.nanmax(near)) * (1 + _CLOSE) + 1e-300
+    if close and steepest <= bound and _continuous(f, values):
         return bound, "proved"
     return steepest, "sampled"
 
@@ -343,7 +399,7 @@ def _zeros(probe: _Probe, x: Floats, y: Floats) -> tuple[float, ...]:
         beside = y[max(place - 1, 0) : place + 2]
         if (beside == 0).sum() == 1:
             found.append(float(x[place]))
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         crossings = np.flatnonzero((y[:-1] * y[1:] < 0) & np.isfinite(y[:-1]) & np.isfinite(y[1:]))
     for place in crossings.tolist():
         low, high = float(x[place]), float(x[place + 1])
