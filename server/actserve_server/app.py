@@ -76,7 +76,7 @@ class Server:
         )
         self._monitors = Monitors()
         longest = config.max_formula_length
-        registry = Registry(Path(config.activations_dir) if config.activations_dir else None, longest)
+        registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
         self._workshop = Workshop(compiler.directory())
         self._servicer = Servicer(
@@ -155,6 +155,15 @@ class Server:
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", SERVICE_NAME):
             self._health.set(name, status)
+
+
+def _registry(config: Config) -> Registry:
+    """The activations. Raises ConfigError where the folder of added ones can't be read."""
+    try:
+        return Registry(Path(config.activations_dir) if config.activations_dir else None, config.max_formula_length)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"--activations-dir: {config.activations_dir!r} can't be used: {reason}") from None
 
 
 def _channel_options(config: Config) -> list[tuple[str, int]]:
