@@ -190,6 +190,9 @@ def _server_info(config: Config) -> service_pb2.ServerInfo:
         max_lead_bytes=config.max_lead_bytes,
         max_dimensions=config.max_dimensions,
         max_concurrency=config.max_concurrency,
+        allows_create=config.allow_create,
+        max_activations=config.max_activations,
+        max_formula_length=config.max_formula_length,
     )
 
 
