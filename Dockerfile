@@ -35,6 +35,8 @@ ENV PATH=/opt/actserve/venv/bin:$PATH \
     ACTSERVE_ADDRESS=0.0.0.0:50051 \
     ACTSERVE_CACHE_DIR=/opt/actserve/kernels \
     ACTSERVE_LOG_FORMAT=json
+# A volume that is mounted here takes over its owner.
+RUN install -d -o 10001 -g 10001 /var/lib/actserve/activations
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 50051
