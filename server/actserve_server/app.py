@@ -79,7 +79,7 @@ class Server:
         )
         self._monitors = Monitors()
         longest = config.max_formula_length
-        registry = Registry(Path(config.activations_dir) if config.activations_dir else None, longest)
+        registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
         self._workshop = Workshop(compiler.directory())
         self._servicer = Servicer(
@@ -164,6 +164,15 @@ class Server:
             self._health.set(name, status)
 
 
+def _registry(config: Config) -> Registry:
+    """The activations. Raises ConfigError where the folder of added ones can't be read."""
+    try:
+        return Registry(Path(config.activations_dir) if config.activations_dir else None, config.max_formula_length)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"--activations-dir: {config.activations_dir!r} can't be used: {reason}") from None
+
+
 def _channel_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes + _FRAME_BYTES),
@@ -190,6 +199,9 @@ def _server_info(config: Config, worker: int) -> service_pb2.ServerInfo:
         max_concurrency=config.max_concurrency,
         instance=secrets.token_hex(8),
         worker=worker,
+        allows_create=config.allow_create,
+        max_activations=config.max_activations,
+        max_formula_length=config.max_formula_length,
     )
 
 

@@ -195,11 +195,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Config):
         default: Any = field.default
         shown = f"{default // MIB} MiB" if field.name.endswith("_bytes") and default >= MIB else default
+        switch = isinstance(default, bool)
+        shown = str(default).lower() if switch else shown
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
             flag(field.name),
             metavar=(field.metadata["choices"] and "|".join(field.metadata["choices"]))
-            or field.name.split("_")[-1].upper(),
+            or ("true|false" if switch else field.name.split("_")[-1].upper()),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )
 

@@ -22,6 +22,7 @@
     ├── CreationOff              nobody may add or remove activations here
     ├── OtherBits                a result that another server began, and that would go on otherwise here
     ├── LimitExceeded            beyond a limit of the settings: it always will be
+    ├── CompileLimit             a kernel of an added activation that takes too long to compile
     ├── Busy                     as much as may run at once is running: try again
     └── Draining                 the server is shutting down: try another
 
@@ -143,6 +144,17 @@ class LimitExceeded(RequestError):
             value=value,
             limit=limit,
             setting=setting,
+        )
+
+
+class CompileLimit(RequestError):
+    """Expected error: a kernel of an added activation was not compiled within the limit; a shorter formula may be."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(
+            f"{what} was not compiled within {limit_s:g} s; a shorter formula may be",
+            field="header.activation",
+            limit=f"{limit_s:g} s",
         )
 
 
