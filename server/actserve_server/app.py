@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from actserve import wire
+from actserve import shared, wire
 from actserve.v1 import service_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -27,6 +27,7 @@ from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
+from actserve_server.regions import Broker, Regions, memory_bytes
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
 from actserve_server.watched import Watched
 
@@ -78,6 +79,9 @@ class Server:
             options=_channel_options(config, shared_port=worker is not None),
         )
         self._monitors = Monitors()
+        most = min(config.max_shared_bytes, memory_bytes() // 2)
+        self._regions = Regions(most, config.max_shared_bytes_per_client)
+        self._brokers: list[Broker] = []
         longest = config.max_formula_length
         registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
@@ -90,6 +94,7 @@ class Server:
             self._monitors,
             registry,
             Creation(registry, self._workshop, quotas),
+            self._regions,
         )
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -109,6 +114,18 @@ class Server:
             raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
+    def _broker(self, address: str) -> Broker | None:
+        """What gives shared memory to the clients of an address; clients do without where there is none."""
+        if not (shared.SUPPORTED and address.startswith("unix:") and self._regions.most_bytes):
+            return None
+        try:
+            broker = Broker(address.removeprefix("unix:") + shared.SUFFIX, self._regions)
+        except OSError as error:
+            log.warning("no shared memory at %s: %s", address, error)
+            return None
+        broker.start()
+        return broker
+
     def _endpoint(self, address: str) -> Endpoint | None:
         if not address:
             return None
@@ -124,6 +141,8 @@ class Server:
     def start(self) -> None:
         """Begin to serve."""
         _tune_allocator()
+        # Before gRPC, so that whoever finds the one socket finds the other.
+        self._brokers = [broker for address in self.addresses if (broker := self._broker(address))]
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         if self._metrics:
@@ -146,6 +165,8 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._monitors.drain()
         self._server.stop(grace_s).wait()
+        for broker in self._brokers:
+            broker.close()
         if self._metrics:
             self._metrics.stop()
         self._health_threads.shutdown()

@@ -82,6 +82,13 @@ class Config:
         low=1,
         high=256,
     )
+    max_shared_bytes: int = _setting(
+        4 * GIB,
+        "The most memory shared with clients on this host, all together; never more than half of what the machine or the container has. 0: none.",
+        low=0,
+        high=1 << 50,
+    )
+    max_shared_bytes_per_client: int = _setting(GIB, "The most memory shared with one client.", low=MIB, high=1 << 50)
     threads: int = _setting(
         0,
         "How many cores computations may use, all together: a large one is shared among those free. 0: all. Workers share them out.",

@@ -21,6 +21,7 @@
     ├── ActivationExists         an activation of that name exists
     ├── CreationOff              nobody may add or remove activations here
     ├── OtherBits                a result that another server began, and that would go on otherwise here
+    ├── UnknownRegion            shared memory that there is not, or no longer
     ├── LimitExceeded            beyond a limit of the settings: it always will be
     ├── CompileLimit             a kernel of an added activation that takes too long to compile
     ├── Busy                     as much as may run at once is running: try again
@@ -132,6 +133,13 @@ class CreationOff(RequestError):
 
 class OtherBits(RequestError):
     """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
+
+
+class UnknownRegion(RequestError):
+    """Expected error: the server has no such region of shared memory, or no longer, as the connection that it belonged to is closed."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field}: this server has no such region of shared memory", field=field)
 
 
 class LimitExceeded(RequestError):
