@@ -47,6 +47,14 @@ def environment_address() -> str | None:
     return os.environ.get("ACTSERVE_ADDRESS") or None
 
 
+def socket_path(address: str, tls: Tls | None) -> str | None:
+    """The path of the one Unix socket that an address names, unless what goes through is to be encrypted; None for any other."""
+    if tls is not None or not address.startswith("unix:") or "," in address:
+        return None
+    path = address.removeprefix("unix:")
+    return path[2:] if path.startswith("//") else path
+
+
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
     """The credentials for an encrypted channel. Raises OSError when a file can't be read."""
 

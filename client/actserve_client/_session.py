@@ -417,6 +417,27 @@ def _fired(fired: Any, eps: Any) -> tuple[str, float]:
 # ---- results -------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """Memory that is shared with the server, for the first tensor of a result."""
+
+    memory: Array
+    """Its bytes."""
+    loan: Any
+    """What lends it, if it is not the caller's own."""
+    place: tensor_pb2.SharedMemory
+    """What the server is told of it."""
+    given: bool
+    """Whether an array in it may be what the caller gets."""
+
+    def array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """An array in it. Raises ServerError where it does not fit."""
+        nbytes = wire.byte_count(shape, dtype.itemsize)
+        if not 0 <= nbytes <= self.memory.nbytes:
+            raise ServerError(f"the server wrote {nbytes} bytes to a room of {self.memory.nbytes}")
+        return self.memory[:nbytes].view(dtype).reshape(shape)
+
+
 class Assembly:
     """Takes the responses of one job, and writes their chunks into arrays.
 
@@ -439,6 +460,10 @@ class Assembly:
         self._tensors: list[_Incoming] = []
         self.place = Place(span[0] if span else 0)
         self.sent = 0
+        self.room: Room | None = None
+        """Where the server writes the first tensor, if it does not send it."""
+        self.overwritten = False
+        """Whether the result may lie where the input was, without a word of the server yet."""
         self.summary: compute_pb2.ResultSummary | None = None
         self.refused = False
         """Whether the server has said that this job failed, which is no failure of the stream."""
@@ -475,8 +500,15 @@ class Assembly:
     def _header(self, header: compute_pb2.ResultHeader) -> None:
         if not self._tensors:
             for index, spec in enumerate(header.tensors):
-                self._tensors.append(_incoming(spec, self._out, self._span) if index == 0 else _incoming(spec))
+                self._tensors.append(self._first(spec) if index == 0 else _incoming(spec))
         self.place.header(header, self._tensors[0].itemsize if self._tensors else 1)
+
+    def _first(self, spec: tensor_pb2.TensorSpec) -> _Incoming:
+        out = self._out
+        if out is None and spec.HasField("shared") and self.room is not None and self.room.given:
+            dtype, shape = spec_of(spec)
+            out = self.room.array(dtype.newbyteorder("="), shape)
+        return _incoming(spec, out, self._span)
 
     @property
     def begun(self) -> bool:
@@ -489,11 +521,13 @@ class Assembly:
 
     def _whole(self, summary: compute_pb2.ResultSummary, data: memoryview) -> None:
         for index, spec in enumerate(summary.tensors):
-            tensor = _incoming(spec, self._out if index == 0 else None)
+            tensor = self._first(spec) if index == 0 else _incoming(spec)
+            self._tensors.append(tensor)
+            if index == 0 and spec.HasField("shared"):
+                continue
             size = wire.byte_count(spec.shape, tensor.itemsize)
             tensor.write(data[:size])
             data = data[size:]
-            self._tensors.append(tensor)
             if self._progress and index == 0:
                 self._progress(self.sent, tensor.filled)
         if len(data):
@@ -503,15 +537,22 @@ class Assembly:
     def _chunk(self, chunk: compute_pb2.ResultChunk, data: memoryview) -> None:
         if not 0 <= chunk.tensor < len(self._tensors) or chunk.offset_bytes != self._tensors[chunk.tensor].filled:
             raise ServerError(f"the server sent a chunk out of place: tensor {chunk.tensor}, byte {chunk.offset_bytes}")
-        self._tensors[chunk.tensor].write(data)
+        if chunk.shared_bytes and chunk.tensor == 0:
+            self._tensors[0].take(self.room, chunk.shared_bytes)
+        else:
+            self._tensors[chunk.tensor].write(data)
         if chunk.tensor == 0:
-            self.place.chunk(chunk, len(data))
+            self.place.chunk(chunk, chunk.shared_bytes or len(data))
             if self._progress:
                 self._progress(self.sent, self._tensors[0].filled)
 
     def _finish(self, summary: compute_pb2.ResultSummary) -> None:
         if len(summary.tensors) != len(self._tensors):
             raise ServerError("the server's summary does not fit its header")
+        if summary.tensors and summary.tensors[0].HasField("shared") and (lacking := self._tensors[0].lacking):
+            self._tensors[0].take(self.room, lacking)
+            if self._progress:
+                self._progress(self.sent, self._tensors[0].filled)
         for tensor, spec in zip(self._tensors, summary.tensors, strict=True):
             tensor.finish(tuple(spec.shape))
         self.summary = summary
@@ -548,6 +589,23 @@ class _Incoming:
         else:
             self._sink.write(self.filled, data)
         self.filled += len(data)
+
+    @property
+    def lacking(self) -> int:
+        """How many bytes of a tensor of known size have not come."""
+        return 0 if self._end is None else self._end - self.filled
+
+    def take(self, room: Room | None, size: int) -> None:
+        """So many bytes more lie in the room."""
+        array, stop = self._array, self.filled + size
+        if room is None or array is None or not 0 < size <= self.lacking or stop > room.memory.nbytes:
+            raise ServerError(
+                "the server wrote to a place that it was not given, or more bytes than its header announced"
+            )
+        if _address(array) == _address(room.memory):
+            self.filled = stop
+        else:
+            self.write(room.memory[self.filled : stop].data)
 
     def rewind(self, size: int) -> None:
         """Forget the last bytes."""
@@ -597,9 +655,13 @@ def _incoming(
     return _Incoming(dtype, None if -1 in shape else np.empty(shape, dtype.newbyteorder("=")), span)
 
 
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
+
+
 def _same_place(one: Array, other: Array) -> bool:
     return (
-        one.__array_interface__["data"][0] == other.__array_interface__["data"][0]
+        _address(one) == _address(other)
         and one.strides == other.strides
         and one.shape == other.shape
         and one.dtype == other.dtype
@@ -623,7 +685,8 @@ class Job(Generic[T]):
         if not (out is None or callable(out) or (isinstance(out, np.ndarray) and out.flags.writeable)):
             raise InvalidRequest("out must be a writable NumPy array", field="out")
         self._header = question.header((array.dtype, array.shape) for array in inputs)
-        self._sources = tuple(wire.ArraySource(array) for array in inputs)
+        self.inputs = inputs
+        self.sources = tuple(wire.ArraySource(array) for array in inputs)
         self._answer = answer
         self._out = out
         self._progress = progress
@@ -634,50 +697,73 @@ class Job(Generic[T]):
         # What is computed from a chunk is only written after the chunk was sent, so computing in place is safe; an
         # overlap in any other way is not.
         self._aside = any(target is not None and not _same_place(array, target) for array in shared)
-        self._in_place = bool(shared) and not self._aside
+        self.in_place = bool(shared) and not self._aside
+        """Whether the result overwrites an input."""
 
     @property
     def unary(self) -> bool:
         """Whether the inputs are small enough for a Compute call."""
-        return sum(source.nbytes for source in self._sources) <= UNARY_BYTES
+        return sum(source.nbytes for source in self.sources) <= UNARY_BYTES
 
     def request(self, assembly: Assembly) -> bytes:
         """The message of a Compute call for what the assembly lacks."""
-        data = b"".join(source.read(a, b) for source, (a, b) in zip(self._sources, self._owed(assembly), strict=True))
-        header = self._asking(assembly)
+        data = b"".join(source.read(a, b) for source, (a, b) in zip(self.sources, self.owed(assembly), strict=True))
+        header = self.asking(assembly)
         header.whole_result = True
         return wire.frame(compute_pb2.ComputeRequest(header=header), data)
 
     def requests(self, assembly: Assembly) -> Iterator[bytes]:
         """The messages of a ComputeStream call for what the assembly lacks."""
-        yield compute_pb2.ComputeStreamRequest(job=1, header=self._asking(assembly)).SerializeToString()
-        for pieces in pieces_of(self._sources, self._owed(assembly)):
+        yield compute_pb2.ComputeStreamRequest(job=1, header=self.asking(assembly)).SerializeToString()
+        for pieces in pieces_of(self.sources, self.owed(assembly)):
             for index, start, data in pieces:
                 yield chunk_message(1, index, start, data)
                 if index == 0:
                     assembly.sent = start + len(data)
 
-    def _asking(self, assembly: Assembly) -> compute_pb2.JobHeader:
+    @property
+    def is_part(self) -> bool:
+        """Whether this is a part of a larger job."""
+        return self._span is not None
+
+    @property
+    def out_array(self) -> Array | None:
+        """The array that the first tensor of the result is written to as it comes, if it is known."""
+        return self._out if isinstance(self._out, np.ndarray) and not self._aside else None
+
+    @property
+    def result_bytes(self) -> int:
+        """The size of the first tensor of the result, where that is x's or less; 0 where it is not, or there is none."""
+        header = self._header
+        if header.mode == compute_pb2.MODE_REGULARIZATION:
+            made = header.regularization.gradient
+        else:
+            whole = header.derivative.jacobian == compute_pb2.JACOBIAN_FULL
+            made = header.mode in (compute_pb2.MODE_FORWARD, compute_pb2.MODE_DERIVATIVE) and not whole
+        return self.inputs[0].nbytes if made else 0
+
+    def asking(self, assembly: Assembly) -> compute_pb2.JobHeader:
+        """The header that asks for what the assembly lacks."""
         part = None
         if assembly.place.resumable():
             part = assembly.place.part()
         elif self._span:
-            part = compute_pb2.Part(first_element=self._span[0] // self._sources[0].itemsize)
+            part = compute_pb2.Part(first_element=self._span[0] // self.sources[0].itemsize)
         if part is None:
             return self._header
         header = compute_pb2.JobHeader()
         header.CopyFrom(self._header)
         header.part.CopyFrom(part)
         if self._span:
-            header.part.elements = self._span[1] // self._sources[0].itemsize - part.first_element
+            header.part.elements = self._span[1] // self.sources[0].itemsize - part.first_element
         return header
 
-    def _owed(self, assembly: Assembly) -> list[tuple[int, int]]:
+    def owed(self, assembly: Assembly) -> list[tuple[int, int]]:
         """Which bytes of each input are to be sent."""
         begin, end = self._span or (0, None)
         return [
             (max(assembly.place.needed(index), begin), source.nbytes if end is None else end)
-            for index, source in enumerate(self._sources)
+            for index, source in enumerate(self.sources)
         ]
 
     def assembly(self) -> Assembly:
@@ -689,11 +775,13 @@ class Job(Generic[T]):
 
         Raises the error when the input is gone, as it was overwritten by the result.
         """
-        goes_on = assembly.place.resumable(in_place=self._in_place) and error.reason != _OTHER_BITS
+        if assembly.overwritten:
+            raise error
+        goes_on = assembly.place.resumable(in_place=self.in_place) and error.reason != _OTHER_BITS
         if goes_on:
             assembly.resume()
             return assembly
-        if self._in_place and assembly.place.filled > (self._span or (0,))[0]:
+        if self.in_place and assembly.place.filled > (self._span or (0,))[0]:
             raise error
         return self.assembly()
 
@@ -715,11 +803,11 @@ _OTHER_BITS = "OTHER_BITS"
 
 
 def pieces_of(
-    sources: Sequence[wire.ArraySource], spans: Sequence[tuple[int, int]] | None = None
+    sources: Sequence[wire.ArraySource], spans: Sequence[tuple[int, int]] | None = None, step: int = CHUNK_BYTES
 ) -> Iterator[list[tuple[int, int, memoryview]]]:
     """What of each input is sent next: its index, the place of the first byte, and the bytes; of all, or of spans of bytes."""
     spans = spans or [(0, source.nbytes) for source in sources]
-    for edges in wire.in_step([end - begin for begin, end in spans], CHUNK_BYTES, sources[0].itemsize):
+    for edges in wire.in_step([end - begin for begin, end in spans], step, sources[0].itemsize):
         yield [
             (index, spans[index][0] + a, sources[index].read(spans[index][0] + a, spans[index][0] + b))
             for index, (a, b) in enumerate(edges)

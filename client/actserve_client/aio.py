@@ -19,14 +19,16 @@ from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import grpc.aio
+import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _formulas, _session, _shards, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
+from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import AsyncSending
 from actserve_client._session import (
@@ -78,6 +80,7 @@ class AsyncClient:
         self._metadata = _channel.metadata(token)
         self._server: LocalServer | None = None
         self._pool: Pool[grpc.aio.Channel] | None = None
+        self._regions = Regions(None)
         self._elementwise: dict[str, bool] = {}
         self._opening = asyncio.Lock()
 
@@ -97,6 +100,7 @@ class AsyncClient:
                     return grpc.aio.secure_channel(address, credentials, options)
 
                 self._pool = Pool(self._address, self._channels, open_channel)
+                self._regions = Regions(_channel.socket_path(self._address, self._tls))
             return self._pool
 
     async def close(self) -> None:
@@ -104,6 +108,7 @@ class AsyncClient:
         if self._pool is not None:
             for channel in self._pool.close():
                 await channel.close()
+        self._regions.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.close)
 
@@ -115,6 +120,13 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    # ---- memory ---------------------------------------------------------------------------------------------------------
+
+    async def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Array:
+        """A new array, from which and into which the server computes in place where that can be; see `Client.empty`."""
+        await self._open()
+        return await asyncio.to_thread(_shared.empty, self._regions, shape, dtype)
 
     # ---- computing --------------------------------------------------------------------------------------------------
 
@@ -637,11 +649,30 @@ class AsyncClient:
 
     async def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
         pool = await self._open()
-        with pool.using() as line:
-            if job.unary:
-                call = line.compute(job.request(assembly), timeout=seconds, metadata=self._metadata)
+        way: _shared.Way = contextlib.nullcontext(job)
+        if self._regions.possible and not job.unary:
+            # In a thread, because new memory takes a while.
+            way = await asyncio.to_thread(_shared.way, job, self._regions)
+        try:
+            return await self._run_by(pool, way, job, assembly, seconds)
+        except ServerUnavailable as error:
+            if error.reason != _shared.UNKNOWN_REGION:
+                raise
+        return await self._run_by(pool, contextlib.nullcontext(job), job, assembly, seconds)
+
+    async def _run_by(
+        self,
+        pool: Pool[grpc.aio.Channel],
+        way: _shared.Way,
+        job: Job[T],
+        assembly: Assembly,
+        seconds: float | None,
+    ) -> T:
+        with way as call_of, pool.using() as line:
+            if call_of.unary:
+                call = line.compute(call_of.request(assembly), timeout=seconds, metadata=self._metadata)
             else:
-                requests = _each(job.requests(assembly))
+                requests = _each(call_of.requests(assembly))
                 call = line.compute_stream(requests, timeout=seconds, metadata=self._metadata)
             with _ended(call):
                 async for raw in call:

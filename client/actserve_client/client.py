@@ -10,14 +10,16 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
+import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _formulas, _session, _shards, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
+from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import Sending
 from actserve_client._session import (
@@ -104,11 +106,13 @@ class Client:
 
         self._elementwise: dict[str, bool] = {}
         self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
+        self._regions = Regions(_channel.socket_path(address, tls))
 
     def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
         for channel in self._pool.close():
             channel.close()
+        self._regions.close()
         if self._server is not None:
             self._server.close()
 
@@ -119,6 +123,21 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    # ---- memory ---------------------------------------------------------------------------------------------------------
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> Array:
+        """A new array, with whatever is in it, from which and into which the server computes in place where that can be.
+
+        >>> x = client.empty((1000, 1000)); x[:] = 1
+        >>> client.forward("relu", x).shape
+        (1000, 1000)
+
+        On a Unix socket of the same host, the server shares the memory of a large one: nothing is copied, and the result of a
+        computation whose inputs are such arrays is such an array too. Elsewhere, and where the server's limits for it are reached, it
+        is an array like any other. docs/shared-memory.md has more.
+        """
+        return _shared.empty(self._regions, shape, dtype)
 
     # ---- computing --------------------------------------------------------------------------------------------------
 
@@ -757,11 +776,19 @@ class Client:
                 return answer
 
     def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
-        with self._pool.using() as line:
-            if job.unary:
-                call = line.compute(job.request(assembly), timeout=seconds, metadata=self._metadata)
+        try:
+            return self._run_by(_shared.way(job, self._regions), job, assembly, seconds)
+        except ServerUnavailable as error:
+            if error.reason != _shared.UNKNOWN_REGION:
+                raise
+        return self._run_by(contextlib.nullcontext(job), job, assembly, seconds)
+
+    def _run_by(self, way: _shared.Way, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+        with way as call_of, self._pool.using() as line:
+            if call_of.unary:
+                call = line.compute(call_of.request(assembly), timeout=seconds, metadata=self._metadata)
             else:
-                call = line.compute_stream(job.requests(assembly), timeout=seconds, metadata=self._metadata)
+                call = line.compute_stream(call_of.requests(assembly), timeout=seconds, metadata=self._metadata)
             with _ended(call):
                 for raw in call:
                     if assembly.feed(raw):

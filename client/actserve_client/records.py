@@ -199,6 +199,16 @@ class ServerInfo:
     max_concurrency: int
     regularizers: tuple[str, ...] = ()
     """The penalties that `regularization` takes."""
+    instance: str = ""
+    """Tells processes apart: another one for each, and for each start."""
+    worker: int = 0
+    """Which of the workers behind its address answered."""
+    allows_create: bool = False
+    """Whether `create_activation` and `delete_activation` are allowed."""
+    max_activations: int = 0
+    """How many may be added, all together."""
+    max_formula_length: int = 0
+    """In characters."""
 
 
 def activation(message: catalogue_pb2.Activation) -> Activation:
@@ -311,11 +321,16 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
         max_lead_bytes=message.max_lead_bytes,
         max_dimensions=message.max_dimensions,
         max_concurrency=message.max_concurrency,
+        allows_create=message.allows_create,
+        max_activations=message.max_activations,
+        max_formula_length=message.max_formula_length,
         regularizers=tuple(
             compute_pb2.Regularizer.Name(number).removeprefix("REGULARIZER_").lower()
             for number in message.regularizers
             if number in compute_pb2.Regularizer.values()
         ),
+        instance=message.instance,
+        worker=message.worker,
     )
 
 

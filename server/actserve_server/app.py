@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import logging
 import os
+import secrets
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from actserve import wire
+from actserve import shared, wire
 from actserve.v1 import service_pb2
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -26,7 +27,9 @@ from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
+from actserve_server.regions import Broker, Regions, memory_bytes
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
+from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
     from actserve_server.metrics import Endpoint
@@ -52,7 +55,8 @@ class Server:
     Raises ConfigError when an address can't be listened on.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, worker: int | None = None) -> None:
+        """`worker` is its number among those that share a port; None where it is alone."""
         self._config = config
         limits = Limits(
             chunk_bytes=config.chunk_bytes,
@@ -72,21 +76,25 @@ class Server:
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[CallInterceptor()],
-            options=_channel_options(config),
+            options=_channel_options(config, shared_port=worker is not None),
         )
         self._monitors = Monitors()
+        most = min(config.max_shared_bytes, memory_bytes() // 2)
+        self._regions = Regions(most, config.max_shared_bytes_per_client)
+        self._brokers: list[Broker] = []
         longest = config.max_formula_length
-        registry = Registry(Path(config.activations_dir) if config.activations_dir else None, longest)
+        registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
         self._workshop = Workshop(compiler.directory())
         self._servicer = Servicer(
             limits,
             self._gate,
-            _server_info(config),
+            _server_info(config, worker or 0),
             self._team,
             self._monitors,
             registry,
             Creation(registry, self._workshop, quotas),
+            self._regions,
         )
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -106,6 +114,18 @@ class Server:
             raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
         return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
+    def _broker(self, address: str) -> Broker | None:
+        """What gives shared memory to the clients of an address; clients do without where there is none."""
+        if not (shared.SUPPORTED and address.startswith("unix:") and self._regions.most_bytes):
+            return None
+        try:
+            broker = Broker(address.removeprefix("unix:") + shared.SUFFIX, self._regions)
+        except OSError as error:
+            log.warning("no shared memory at %s: %s", address, error)
+            return None
+        broker.start()
+        return broker
+
     def _endpoint(self, address: str) -> Endpoint | None:
         if not address:
             return None
@@ -114,9 +134,15 @@ class Server:
 
         return Endpoint(address, self._monitors.watched)
 
+    def watched(self) -> list[Watched]:
+        """The layers that are monitored."""
+        return list(self._monitors.watched())
+
     def start(self) -> None:
         """Begin to serve."""
         _tune_allocator()
+        # Before gRPC, so that whoever finds the one socket finds the other.
+        self._brokers = [broker for address in self.addresses if (broker := self._broker(address))]
         self._server.start()
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         if self._metrics:
@@ -139,6 +165,8 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._monitors.drain()
         self._server.stop(grace_s).wait()
+        for broker in self._brokers:
+            broker.close()
         if self._metrics:
             self._metrics.stop()
         self._health_threads.shutdown()
@@ -157,18 +185,27 @@ class Server:
             self._health.set(name, status)
 
 
-def _channel_options(config: Config) -> list[tuple[str, int]]:
+def _registry(config: Config) -> Registry:
+    """The activations. Raises ConfigError where the folder of added ones can't be read."""
+    try:
+        return Registry(Path(config.activations_dir) if config.activations_dir else None, config.max_formula_length)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"--activations-dir: {config.activations_dir!r} can't be used: {reason}") from None
+
+
+def _channel_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes + _FRAME_BYTES),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its calls by chance; the second is to fail at its start instead.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port would share its calls by chance; the second is to fail at its start instead, unless both are workers.
+        ("grpc.so_reuseport", int(shared_port)),
         # Fewer, larger HTTP/2 frames for the chunks.
         ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
     ]
 
 
-def _server_info(config: Config) -> service_pb2.ServerInfo:
+def _server_info(config: Config, worker: int) -> service_pb2.ServerInfo:
     return service_pb2.ServerInfo(
         version=__version__,
         data_types=wire.COMPUTABLE,
@@ -181,6 +218,11 @@ def _server_info(config: Config) -> service_pb2.ServerInfo:
         max_lead_bytes=config.max_lead_bytes,
         max_dimensions=config.max_dimensions,
         max_concurrency=config.max_concurrency,
+        instance=secrets.token_hex(8),
+        worker=worker,
+        allows_create=config.allow_create,
+        max_activations=config.max_activations,
+        max_formula_length=config.max_formula_length,
     )
 
 

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from actserve_server.config import Config, ConfigError, add_arguments, load
+from actserve_server.watched import Watched
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     # For actserve_client.local: say "ready" on the standard output, live no longer than whoever holds the standard
     # input, and take the socket's folder along at the end.
     serve.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
+    # For the supervisor: one of several behind a port. The same, and answers its questions.
+    serve.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     warm = commands.add_parser(
         "warm",
         help="compile all kernels into the cache",
@@ -47,18 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(options)
         if options.command == "warm":
             return _warm(config)
-        return _serve(config, private=options.private)
+        if config.workers > 1:
+            return _supervise(config)
+        return _serve(config, private=options.private, worker=options.worker)
     except ConfigError as error:
         print(f"actserve: {error}", file=sys.stderr)
         return 2
 
 
-def _serve(config: Config, *, private: bool) -> int:
+def _supervise(config: Config) -> int:
+    from actserve_server.observability import set_up_logging
+    from actserve_server.supervisor import Supervisor
+
+    set_up_logging(config)
+    return Supervisor(config).run()
+
+
+def _serve(config: Config, *, private: bool, worker: int | None) -> int:
     # Imported here, because they take a second: `--help` and a wrong setting should not.
     from actserve_server.app import Server
     from actserve_server.observability import set_up_logging
 
-    set_up_logging(config)
+    set_up_logging(config, worker=worker)
     stop = threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -68,12 +81,13 @@ def _serve(config: Config, *, private: bool) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    server = Server(config)
+    say = _voice() if private or worker is not None else None
+    server = Server(config, worker=worker)
     server.start()
-    if private:
-        print("ready", flush=True)
-        threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
-    else:
+    if say is not None:
+        say(b"ready\n")
+        threading.Thread(target=_follow_parent, args=(stop, server.watched, say), daemon=True).start()
+    if not (private or worker):
         server.prepare()
     stop.wait()
     server.stop()
@@ -85,10 +99,21 @@ def _serve(config: Config, *, private: bool) -> int:
     return 0
 
 
-def _follow_parent(stop: threading.Event) -> None:
-    """Stop when the standard input ends, as it does however the parent process ends."""
-    while os.read(0, 4096):
-        pass
+def _voice() -> Callable[[bytes], object]:
+    """What writes to the parent; whatever a library prints goes to the standard error instead."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return out.write
+
+
+def _follow_parent(
+    stop: threading.Event, watched: Callable[[], Sequence[Watched]], say: Callable[[bytes], object]
+) -> None:
+    """Answer the parent, and stop when the standard input ends, as it does however the parent process ends."""
+    from actserve_server.supervisor import answer_questions
+
+    with contextlib.suppress(OSError):
+        answer_questions(watched, iter(sys.stdin.buffer.readline, b""), say)
     stop.set()
 
 

@@ -76,9 +76,22 @@ class Config:
     max_concurrency: int = _setting(
         64, "How many computations run at once; more are refused with the advice to try again.", low=1, high=4096
     )
+    workers: int = _setting(
+        1,
+        "How many processes serve, behind one port; one that dies is started anew. Of unix:PATH the second listens at PATH.1, and so on.",
+        low=1,
+        high=256,
+    )
+    max_shared_bytes: int = _setting(
+        4 * GIB,
+        "The most memory shared with clients on this host, all together; never more than half of what the machine or the container has. 0: none.",
+        low=0,
+        high=1 << 50,
+    )
+    max_shared_bytes_per_client: int = _setting(GIB, "The most memory shared with one client.", low=MIB, high=1 << 50)
     threads: int = _setting(
         0,
-        "How many cores computations may use, all together: a large one is shared among those free. 0: all.",
+        "How many cores computations may use, all together: a large one is shared among those free. 0: all. Workers share them out.",
         low=0,
         high=1024,
     )
@@ -112,13 +125,13 @@ class Config:
         for field in dataclasses.fields(self):
             value, meta = getattr(self, field.name), field.metadata
             if meta["choices"] and value not in meta["choices"]:
-                raise ConfigError(f"{_flag(field.name)}: {value!r} is not one of {', '.join(meta['choices'])}")
+                raise ConfigError(f"{flag(field.name)}: {value!r} is not one of {', '.join(meta['choices'])}")
             if (
                 isinstance(value, (int, float))
                 and not isinstance(value, bool)
                 and not meta["low"] <= value <= meta["high"]
             ):
-                raise ConfigError(f"{_flag(field.name)}: {value} is not between {meta['low']} and {meta['high']}")
+                raise ConfigError(f"{flag(field.name)}: {value} is not between {meta['low']} and {meta['high']}")
         if not all(self.addresses):
             raise ConfigError(f"--address: {self.address!r} names no address, or an empty one")
         for address in self.addresses:
@@ -139,7 +152,8 @@ class Config:
         return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "actserve"
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The option of a setting on the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -188,11 +202,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Config):
         default: Any = field.default
         shown = f"{default // MIB} MiB" if field.name.endswith("_bytes") and default >= MIB else default
+        switch = isinstance(default, bool)
+        shown = str(default).lower() if switch else shown
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
-            _flag(field.name),
+            flag(field.name),
             metavar=(field.metadata["choices"] and "|".join(field.metadata["choices"]))
-            or field.name.split("_")[-1].upper(),
+            or ("true|false" if switch else field.name.split("_")[-1].upper()),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )
 
@@ -213,7 +229,7 @@ def load(arguments: Sequence[str] | argparse.Namespace, environ: Mapping[str, st
         option = getattr(arguments, field.name, None)
         variable = environment_name(field.name)
         if option is not None:
-            given[field.name] = parse_value(field.name, option, _flag(field.name))
+            given[field.name] = parse_value(field.name, option, flag(field.name))
         elif environ.get(variable):
             given[field.name] = parse_value(field.name, environ[variable], variable)
     return Config(**given)

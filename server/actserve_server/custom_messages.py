@@ -56,7 +56,7 @@ def _parameter(message: catalogue_pb2.Parameter) -> Parameter:
     bounded = message.HasField("range")
     return Parameter(
         name=message.name,
-        meaning=message.meaning[:200],
+        meaning=message.meaning,
         default=float(getattr(message.default, kind)),
         low=message.range.low if bounded else -math.inf,
         high=message.range.high if bounded else math.inf,

@@ -21,7 +21,9 @@
     ├── ActivationExists         an activation of that name exists
     ├── CreationOff              nobody may add or remove activations here
     ├── OtherBits                a result that another server began, and that would go on otherwise here
+    ├── UnknownRegion            shared memory that there is not, or no longer
     ├── LimitExceeded            beyond a limit of the settings: it always will be
+    ├── CompileLimit             a kernel of an added activation that takes too long to compile
     ├── Busy                     as much as may run at once is running: try again
     └── Draining                 the server is shutting down: try another
 
@@ -133,6 +135,13 @@ class OtherBits(RequestError):
     """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
 
 
+class UnknownRegion(RequestError):
+    """Expected error: the server has no such region of shared memory, or no longer, as the connection that it belonged to is closed."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"{field}: this server has no such region of shared memory", field=field)
+
+
 class LimitExceeded(RequestError):
     """Expected error: beyond a limit of the server's settings, so trying again is useless."""
 
@@ -143,6 +152,17 @@ class LimitExceeded(RequestError):
             value=value,
             limit=limit,
             setting=setting,
+        )
+
+
+class CompileLimit(RequestError):
+    """Expected error: a kernel of an added activation was not compiled within the limit; a shorter formula may be."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(
+            f"{what} was not compiled within {limit_s:g} s; a shorter formula may be",
+            field="header.activation",
+            limit=f"{limit_s:g} s",
         )
 
 

@@ -310,31 +310,44 @@ def _parameter_array(name: str, tensor: tensor_pb2.TensorValue, path: str) -> Ar
     return np.frombuffer(tensor.data, dtype).reshape(shape)
 
 
-def tensor_specs(tensors: Sequence[Tensor]) -> list[tensor_pb2.TensorSpec]:
-    """Descriptions of tensors."""
+def tensor_specs(
+    tensors: Sequence[Tensor], place: tensor_pb2.SharedMemory | None = None
+) -> list[tensor_pb2.TensorSpec]:
+    """Descriptions of tensors, the first of which may have a place in shared memory."""
     return [
-        tensor_pb2.TensorSpec(name=tensor.name, data_type=wire.data_type_of(tensor.dtype), shape=tensor.shape)
-        for tensor in tensors
+        tensor_pb2.TensorSpec(
+            name=tensor.name,
+            data_type=wire.data_type_of(tensor.dtype),
+            shape=tensor.shape,
+            shared=None if index else place,
+        )
+        for index, tensor in enumerate(tensors)
     ]
 
 
 def result_header(
-    number: int, activation: str, tensors: Sequence[Tensor], unit_bytes: Sequence[int] = (), bits: str = ""
+    number: int,
+    activation: str,
+    tensors: Sequence[Tensor],
+    unit_bytes: Sequence[int] = (),
+    bits: str = "",
+    place: tensor_pb2.SharedMemory | None = None,
 ) -> bytes:
     """The first message of a result."""
     header = compute_pb2.ResultHeader(
-        tensors=tensor_specs(tensors), activation=activation, unit_bytes=unit_bytes, bits=bits
+        tensors=tensor_specs(tensors, place), activation=activation, unit_bytes=unit_bytes, bits=bits
     )
     return compute_pb2.ComputeResponse(job=number, header=header).SerializeToString()
 
 
 class Chunks:
     """Makes the messages that carry a result's pieces; where it has parts (`counted`), with what was found not to be finite so far,
-    as who goes on elsewhere is told only of the rest.
+    as who goes on elsewhere is told only of the rest. Where the first tensor is `shared`, its bytes are only said to be there.
     """
 
-    def __init__(self, number: int, run: Run, *, counted: bool) -> None:
+    def __init__(self, number: int, run: Run, *, counted: bool, shared: bool = False) -> None:
         self._number = number
+        self._shared = shared
         self._counted = (run.nonfinite_in, run.nonfinite_out) if counted else ()
         self._told = [0, 0]
 
@@ -345,6 +358,9 @@ class Chunks:
             if counts.total != self._told[index]:
                 self._told[index] = counts.total
                 getattr(chunk, field).CopyFrom(_nonfinite(counts))
+        if self._shared and piece.tensor == 0:
+            chunk.shared_bytes = piece.array.nbytes
+            return compute_pb2.ComputeResponse(job=self._number, chunk=chunk).SerializeToString()
         return _chunk(self._number, chunk, piece)
 
 
@@ -358,20 +374,24 @@ def _nonfinite(counts: NonfiniteCounts) -> compute_pb2.NonfiniteCounts:
     )
 
 
-def whole_result(number: int, activation: str, run: Run, data: bytes) -> bytes:
-    """A result in one message: of a run that is over, with the bytes of its tensors."""
-    whole = compute_pb2.WholeResult(activation=activation, summary=_summary(run))
+def whole_result(
+    number: int, activation: str, run: Run, data: bytes, place: tensor_pb2.SharedMemory | None = None
+) -> bytes:
+    """A result in one message: of a run that is over, with the bytes of its tensors but for one that has a place elsewhere."""
+    whole = compute_pb2.WholeResult(activation=activation, summary=_summary(run, place))
     return wire.frame(compute_pb2.ComputeResponse(job=number, whole=whole), data)
 
 
-def result_summary(number: int, run: Run) -> bytes:
+def result_summary(number: int, run: Run, place: tensor_pb2.SharedMemory | None = None) -> bytes:
     """The last message of a result: what a run that is over has to say."""
-    return compute_pb2.ComputeResponse(job=number, summary=_summary(run)).SerializeToString()
+    return compute_pb2.ComputeResponse(job=number, summary=_summary(run, place)).SerializeToString()
 
 
-def _summary(run: Run) -> compute_pb2.ResultSummary:
+def _summary(run: Run, place: tensor_pb2.SharedMemory | None) -> compute_pb2.ResultSummary:
     end = compute_pb2.ResultSummary(
-        tensors=tensor_specs(run.results), input=_nonfinite(run.nonfinite_in), output=_nonfinite(run.nonfinite_out)
+        tensors=tensor_specs(run.results, place),
+        input=_nonfinite(run.nonfinite_in),
+        output=_nonfinite(run.nonfinite_out),
     )
     end.compute_time.FromNanoseconds(round(run.compute_time_s * 1e9))
     scalars = run.scalars

@@ -7,10 +7,9 @@ call, and so does what spoils a layer in the middle of a batch: the caller has t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import grpc
 from actserve import wire
@@ -33,6 +32,7 @@ from actserve_server.errors import (
 )
 from actserve_server.kernels.threads import Team
 from actserve_server.status import status_of
+from actserve_server.watched import Watched
 
 _LONGEST_NAME_BYTES = 256
 _FIGURES = {
@@ -43,17 +43,6 @@ _FIGURES = {
 }
 
 Message = monitor_pb2.MonitorRequest
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Watched:
-    """A layer of a stream that is open, for whoever shows its figures."""
-
-    stream: int
-    """The server's number of the stream."""
-    monitor: str
-    layer: str
-    figures: Callable[[], Mapping[str, float]]
 
 
 class Monitors:

@@ -29,6 +29,7 @@ from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
 from actserve_server.errors import (
     Busy,
+    ChunkOutOfPlace,
     DataSizeMismatch,
     Draining,
     InvalidOption,
@@ -42,6 +43,8 @@ from actserve_server.errors import (
 )
 from actserve_server.kernels.threads import Team
 from actserve_server.monitoring import Monitors, MonitorStream
+from actserve_server.placement import NOWHERE, Placement, placed
+from actserve_server.regions import Regions
 from actserve_server.status import status_of
 
 SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
@@ -89,6 +92,7 @@ class Servicer:
         monitors: Monitors,
         registry: Registry,
         creation: Creation,
+        regions: Regions,
     ) -> None:
         self._registry = registry
         self._creation = creation
@@ -97,6 +101,7 @@ class Servicer:
         self._info = info
         self._team = team
         self._monitors = monitors
+        self._regions = regions
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The methods, for a gRPC server."""
@@ -120,9 +125,12 @@ class Servicer:
         with self._gate:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             planned = self._whole_plan(request.header, self._registry)
-            _check_size(planned, data)
-            answer = self._whole_results if request.header.whole_result else self._results
-            yield from answer(0, planned, _whole(planned, data, context))
+            with placed(request.header, planned, self._regions) as placement:
+                sources = _sources(planned, data, placement)
+                # Whoever made the call hears nothing of parts, and so not of parts that lie in shared memory.
+                whole = request.header.whole_result or placement.result is not None
+                answer = self._whole_results if whole else self._results
+                yield from answer(0, planned, _whole(planned, sources, context), placement)
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
@@ -155,11 +163,14 @@ class Servicer:
                 try:
                     if data:
                         planned = plans.of(message.header)
-                        _check_size(planned, data)
-                        yield from self._whole_results(latest, planned, _whole(planned, data, context))
+                        _refuse_places(message.header)
+                        sources = _sources(planned, data, NOWHERE)
+                        yield from self._whole_results(latest, planned, _whole(planned, sources, context))
                     else:
                         planned = plan(messages.job(message.header), self._limits, self._team, names)
-                        yield from self._results(latest, planned, _chunks(latest, planned, raws))
+                        with placed(message.header, planned, self._regions) as placement:
+                            chunks = _chunks(latest, planned, raws, placement)
+                            yield from self._results(latest, planned, chunks, placement)
                 except _BREAKS_THE_STREAM:
                     raise
                 except RequestError as error:
@@ -176,33 +187,40 @@ class Servicer:
             )
         return plan(messages.job(header), self._limits, self._team, names)
 
-    def _whole_results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
+    def _whole_results(
+        self, number: int, planned: Plan, chunks: Iterator[Chunk], placement: Placement = NOWHERE
+    ) -> Iterator[bytes]:
         """A result in one message, where it fits in one."""
-        sizes = [wire.byte_count(result.shape, result.dtype.itemsize) for result in planned.results]
+        elsewhere = placement.result is not None
+        sizes = [wire.byte_count(result.shape, result.dtype.itemsize) for result in planned.results[elsewhere:]]
         # A negative size is of a tensor whose length only the end tells.
         subject = planned.subject
         if planned.part or min(sizes, default=0) < 0 or sum(sizes) > subject.piece_elements * subject.dtype.itemsize:
-            yield from self._results(number, planned, chunks)
+            yield from self._results(number, planned, chunks, placement)
             return
-        run = Run(planned)
+        run = Run(planned, into=placement.result, steady=placement.steady)
         tensors = [bytearray() for _ in planned.results]
         for piece in run.pieces(chunks):
-            tensors[piece.tensor] += piece.array.view(np.uint8).data
-        yield messages.whole_result(number, planned.subject.record.name, run, b"".join(tensors))
+            if not elsewhere or piece.tensor:
+                tensors[piece.tensor] += piece.array.view(np.uint8).data
+        yield messages.whole_result(number, planned.subject.record.name, run, b"".join(tensors), placement.place)
 
-    def _results(self, number: int, planned: Plan, chunks: Iterator[Chunk]) -> Iterator[bytes]:
-        run = Run(planned)
+    def _results(
+        self, number: int, planned: Plan, chunks: Iterator[Chunk], placement: Placement = NOWHERE
+    ) -> Iterator[bytes]:
+        run = Run(planned, into=placement.result, steady=placement.steady)
         yield messages.result_header(
             number,
             planned.subject.record.name,
             planned.results,
             unit_bytes=planned.unit_bytes,
             bits=bits_of(planned.subject.record),
+            place=placement.place,
         )
-        made = messages.Chunks(number, run, counted=bool(planned.unit_bytes))
+        made = messages.Chunks(number, run, counted=bool(planned.unit_bytes), shared=placement.result is not None)
         for piece in run.pieces(chunks):
             yield made.message(piece)
-        yield messages.result_summary(number, run)
+        yield messages.result_summary(number, run, placement.place)
 
     def merge_stats(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """States, each in one message or more, put together one by one."""
@@ -354,9 +372,10 @@ def _malformed(kind: type[Message]) -> MalformedMessage:
     return MalformedMessage(f"these bytes are no {kind.DESCRIPTOR.full_name}", field="")
 
 
-def _check_size(planned: Plan, data: memoryview) -> None:
-    """That all the bytes of the inputs came along, and no others."""
-    expected = sum(spec.sent_bytes for spec in planned.inputs)
+def _sources(planned: Plan, data: memoryview, placement: Placement) -> list[memoryview]:
+    """The bytes of each input, of a part from its begin on: those that came along, which must be all, and those in shared memory."""
+    found: list[memoryview] = []
+    expected = sum(spec.sent_bytes for index, spec in enumerate(planned.inputs) if placement.input(index) is None)
     if len(data) != expected:
         raise DataSizeMismatch(
             f"there are {len(data)} bytes of data, and the {'shapes say' if len(planned.inputs) > 1 else 'shape says'} {expected}",
@@ -364,21 +383,36 @@ def _check_size(planned: Plan, data: memoryview) -> None:
             value=len(data),
             allowed=expected,
         )
+    for index, spec in enumerate(planned.inputs):
+        memory = placement.input(index)
+        if memory is None:
+            found.append(data[: spec.sent_bytes])
+            data = data[spec.sent_bytes :]
+        else:
+            found.append(memory.data[spec.begin_bytes :])
+    return found
 
 
-def _whole(planned: Plan, data: memoryview, context: grpc.ServicerContext) -> Iterator[Chunk]:
-    """The inputs of a Compute request, block by block: a call that was given up stops at the next."""
-    bases = [0, planned.inputs[0].sent_bytes]
+def _whole(planned: Plan, sources: list[memoryview], context: grpc.ServicerContext) -> Iterator[Chunk]:
+    """The inputs of a job whose bytes are all there, block by block: a call that was given up stops at the next."""
     for begin in planned.units[:: planned.block_units]:
         if not context.is_active():
             return
-        for index, (spec, base) in enumerate(zip(planned.inputs, bases, strict=False)):
+        for index, (spec, source) in enumerate(zip(planned.inputs, sources, strict=True)):
             start = begin * spec.unit_bytes
             stop = min(start + planned.block_units * spec.unit_bytes, spec.end_bytes or 0)
-            yield Chunk(index, start, data[base + start - spec.begin_bytes : base + stop - spec.begin_bytes])
+            yield Chunk(index, start, source[start - spec.begin_bytes : stop - spec.begin_bytes])
 
 
-def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk]:
+def _refuse_places(header: compute_pb2.JobHeader) -> None:
+    """A job that comes in one message of a stream is a small one."""
+    if header.HasField("result") or any(spec.HasField("shared") for spec in header.inputs):
+        raise InvalidOption(
+            "a job whose bytes come along on a stream has no place in shared memory", field="header.result"
+        )
+
+
+def _chunks(number: int, planned: Plan, raws: Iterator[bytes], placement: Placement) -> Iterator[Chunk]:
     """The chunks of a job in progress. Ends with InputEnd in an open-ended job; the stream must not end before."""
     for raw in raws:
         message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
@@ -395,5 +429,22 @@ def _chunks(number: int, planned: Plan, raws: Iterator[bytes]) -> Iterator[Chunk
             raise UnexpectedFrame(
                 f"an end for job {number}, which is not open-ended and still lacks bytes", field="end", value=number
             )
-        yield Chunk(message.chunk.input, message.chunk.offset_bytes, data)
+        yield _shared_chunk(message.chunk, data, placement)
     raise StreamEndedEarly(f"the stream ended in the middle of job {number}", field="data", value=number)
+
+
+def _shared_chunk(chunk: compute_pb2.InputChunk, data: memoryview, placement: Placement) -> Chunk:
+    """What a chunk carries, or says to lie in shared memory."""
+    memory = placement.input(chunk.input) if chunk.input >= 0 else None
+    size, offset = chunk.shared_bytes, chunk.offset_bytes
+    if memory is None and not size:
+        return Chunk(chunk.input, offset, data)
+    if memory is None or len(data) or not 0 <= size <= memory.nbytes or not 0 <= offset <= memory.nbytes - size:
+        raise ChunkOutOfPlace(
+            f"a chunk of input {chunk.input} has {len(data)} bytes of data and {size} in shared memory, where that input has "
+            f"{0 if memory is None else memory.nbytes}",
+            field="chunk.shared_bytes",
+            value=size,
+            allowed=0 if memory is None else f"instead of data, up to {memory.nbytes}",
+        )
+    return Chunk(chunk.input, offset, memory.data[offset : offset + size])

@@ -210,7 +210,7 @@ class NeuronStatsOptions(_message.Message):
     def __init__(self, threshold: _Optional[float] = ..., neuron_axis: _Optional[int] = ..., neuron_axes: _Optional[_Iterable[int]] = ..., fired: _Optional[_Union[FiredRule, str]] = ..., eps: _Optional[float] = ..., zero_tolerance: _Optional[float] = ..., tau: _Optional[float] = ..., saturation_eps: _Optional[float] = ..., dead_after_samples: _Optional[int] = ..., input: _Optional[_Union[StatsInput, str]] = ..., histogram: _Optional[_Union[StatsHistogram, str]] = ..., sums: bool = ..., first_sample: _Optional[int] = ...) -> None: ...
 
 class JobHeader(_message.Message):
-    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "whole_result", "nonfinite", "part")
+    __slots__ = ("activation", "mode", "parameters", "inputs", "axis", "chunk_bytes", "open_ended", "accuracy", "preset", "derivative", "regularization", "neuron_stats", "whole_result", "nonfinite", "part", "result")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -233,6 +233,7 @@ class JobHeader(_message.Message):
     WHOLE_RESULT_FIELD_NUMBER: _ClassVar[int]
     NONFINITE_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
     activation: str
     mode: Mode
     parameters: _containers.MessageMap[str, _catalogue_pb2.ParameterValue]
@@ -248,7 +249,8 @@ class JobHeader(_message.Message):
     whole_result: bool
     nonfinite: Nonfinite
     part: Part
-    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., accuracy: _Optional[_Union[Accuracy, str]] = ..., preset: _Optional[str] = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ..., whole_result: bool = ..., nonfinite: _Optional[_Union[Nonfinite, str]] = ..., part: _Optional[_Union[Part, _Mapping]] = ...) -> None: ...
+    result: _tensor_pb2.SharedMemory
+    def __init__(self, activation: _Optional[str] = ..., mode: _Optional[_Union[Mode, str]] = ..., parameters: _Optional[_Mapping[str, _catalogue_pb2.ParameterValue]] = ..., inputs: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., axis: _Optional[int] = ..., chunk_bytes: _Optional[int] = ..., open_ended: bool = ..., accuracy: _Optional[_Union[Accuracy, str]] = ..., preset: _Optional[str] = ..., derivative: _Optional[_Union[DerivativeOptions, _Mapping]] = ..., regularization: _Optional[_Union[RegularizationOptions, _Mapping]] = ..., neuron_stats: _Optional[_Union[NeuronStatsOptions, _Mapping]] = ..., whole_result: bool = ..., nonfinite: _Optional[_Union[Nonfinite, str]] = ..., part: _Optional[_Union[Part, _Mapping]] = ..., result: _Optional[_Union[_tensor_pb2.SharedMemory, _Mapping]] = ...) -> None: ...
 
 class Part(_message.Message):
     __slots__ = ("first_element", "elements", "bits")
@@ -269,12 +271,14 @@ class ComputeRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[JobHeader, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class InputChunk(_message.Message):
-    __slots__ = ("input", "offset_bytes")
+    __slots__ = ("input", "offset_bytes", "shared_bytes")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     input: int
     offset_bytes: int
-    def __init__(self, input: _Optional[int] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+    shared_bytes: int
+    def __init__(self, input: _Optional[int] = ..., offset_bytes: _Optional[int] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
 
 class InputEnd(_message.Message):
     __slots__ = ()
@@ -307,16 +311,18 @@ class ResultHeader(_message.Message):
     def __init__(self, tensors: _Optional[_Iterable[_Union[_tensor_pb2.TensorSpec, _Mapping]]] = ..., activation: _Optional[str] = ..., unit_bytes: _Optional[_Iterable[int]] = ..., bits: _Optional[str] = ...) -> None: ...
 
 class ResultChunk(_message.Message):
-    __slots__ = ("tensor", "offset_bytes", "input", "output")
+    __slots__ = ("tensor", "offset_bytes", "input", "output", "shared_bytes")
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    SHARED_BYTES_FIELD_NUMBER: _ClassVar[int]
     tensor: int
     offset_bytes: int
     input: NonfiniteCounts
     output: NonfiniteCounts
-    def __init__(self, tensor: _Optional[int] = ..., offset_bytes: _Optional[int] = ..., input: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., output: _Optional[_Union[NonfiniteCounts, _Mapping]] = ...) -> None: ...
+    shared_bytes: int
+    def __init__(self, tensor: _Optional[int] = ..., offset_bytes: _Optional[int] = ..., input: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., output: _Optional[_Union[NonfiniteCounts, _Mapping]] = ..., shared_bytes: _Optional[int] = ...) -> None: ...
 
 class RegularizationResult(_message.Message):
     __slots__ = ("penalty", "state")

@@ -8,6 +8,7 @@ import logging
 from actserve_server.activations import catalogue
 from actserve_server.custom.entry import Entry, check_name, defined
 from actserve_server.custom.registry import Added, Registry
+from actserve_server.custom.store import Full
 from actserve_server.custom.workshop import TooLong, Workshop
 from actserve_server.errors import ActivationExists, CreationOff, InvalidOption, LimitExceeded, UnknownActivation
 
@@ -58,8 +59,12 @@ class Creation:
         added = Added(kept, kept.record(quotas.max_formula_length))
         if validate_only:
             return added
-        if not self._registry.add(kept, replace=replace):
-            raise _exists(entry.name)
+        # Asked again, as others may have added some meanwhile.
+        try:
+            if not self._registry.add(kept, replace=replace, most=quotas.max_activations):
+                raise _exists(entry.name)
+        except Full as error:
+            raise self._too_many(error.count) from None
         log.info("activation added", extra={"activation": entry.name, "revision": kept.revision})
         return self._registry.added(fresh=True).get(entry.name, added)
 
@@ -85,13 +90,16 @@ class Creation:
                 raise _exists(name)
             return
         if len(present) >= self._quotas.max_activations:
-            raise LimitExceeded(
-                f"{len(present) + 1} activations",
-                field="name",
-                value=len(present) + 1,
-                limit=self._quotas.max_activations,
-                setting="max_activations",
-            )
+            raise self._too_many(len(present))
+
+    def _too_many(self, count: int) -> LimitExceeded:
+        return LimitExceeded(
+            f"{count + 1} activations",
+            field="name",
+            value=count + 1,
+            limit=self._quotas.max_activations,
+            setting="max_activations",
+        )
 
 
 def _exists(name: str) -> ActivationExists:

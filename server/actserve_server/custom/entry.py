@@ -20,6 +20,7 @@ _FORMAT = 1
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*){1,3}")
 _LONGEST_NAME = 100
 _LONGEST_DESCRIPTION = 500
+_LONGEST_MEANING = 200
 
 
 class EntryError(ValueError):
@@ -119,19 +120,25 @@ class Entry:
 def defined(entry: Entry, longest: int) -> Definition:
     """An entry read and differentiated, for a caller who is told what is wrong. Raises InvalidFormula and InvalidOption."""
     check_name(entry.name)
-    if len(entry.description) > _LONGEST_DESCRIPTION:
-        raise InvalidOption(
-            f"the description has {len(entry.description)} characters, and may have {_LONGEST_DESCRIPTION}",
-            field="description",
-            value=len(entry.description),
-            allowed=_LONGEST_DESCRIPTION,
-        )
+    _check_length("description", entry.description, _LONGEST_DESCRIPTION)
+    for parameter in entry.parameters:
+        _check_length(f"parameters[{parameter.name[:40]!r}].meaning", parameter.meaning, _LONGEST_MEANING)
     try:
         return entry.definition(longest)
     except FormulaError as error:
         text = f"{error.message}\n{error.pointed}" if error.pointed else error.message
         facts = {} if error.column is None else {"column": error.column}
         raise InvalidFormula(text, field=error.field, **facts) from None
+
+
+def _check_length(field: str, text: str, longest: int) -> None:
+    if len(text) > longest:
+        raise InvalidOption(
+            f"the {field} has {len(text)} characters, and may have {longest}",
+            field=field,
+            value=len(text),
+            allowed=longest,
+        )
 
 
 def check_name(name: str) -> None:

@@ -27,7 +27,7 @@ class Added:
 
 
 class Registry:
-    """Finds activations. What was added by another server on the same folder is found within a second.
+    """Finds activations. What was added by another server on the same folder is found as soon as it is asked for.
 
     >>> registry = Registry(None, longest=1000)
     >>> registry.add(Entry("team.double", "2 * x"), replace=False)
@@ -56,7 +56,8 @@ class Registry:
         """The activation of that name or alias, or None."""
         if "." not in name:
             return catalogue.find(name)
-        added = self._store.all().get(name)
+        # Fresh, as the caller may have added it at another server a moment ago; it costs a look at the folder's time.
+        added = self._store.all(fresh=True).get(name)
         return None if added is None else added.record
 
     def find_in(self, library: str, name: str) -> tuple[Record, Library | None] | None:
@@ -75,9 +76,12 @@ class Registry:
         """What was added, by name."""
         return self._store.all(fresh=fresh)
 
-    def add(self, entry: Entry, *, replace: bool) -> bool:
-        """Add an activation whose formula was found right; False where there is one of that name, and it is not to be replaced."""
-        return self._store.put(entry.name, entry.to_json(), replace=replace)
+    def add(self, entry: Entry, *, replace: bool, most: int | None = None) -> bool:
+        """Add an activation whose formula was found right; False where there is one of that name, and it is not to be replaced.
+
+        Raises store.Full where there are `most` already.
+        """
+        return self._store.put(entry.name, entry.to_json(), replace=replace, most=most)
 
     def remove(self, name: str) -> bool:
         """Remove an activation that was added; False where there is none."""

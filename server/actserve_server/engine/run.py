@@ -7,15 +7,21 @@ from collections.abc import Iterable, Iterator
 
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
-from actserve_server.modes.base import NeuronSummary, Piece, Scalars, Tensor
+from actserve_server.modes.base import Array, NeuronSummary, Piece, Scalars, Tensor
 from actserve_server.modes.nonfinite import NonfiniteCounts
 
 
 class Run:
-    """One execution of a plan. `pieces` is to be exhausted once; the other properties are complete after that."""
+    """One execution of a plan. `pieces` is to be exhausted once; the other properties are complete after that.
 
-    def __init__(self, plan: Plan) -> None:
+    `into` is memory for all of the first result, flat: its pieces are then parts of that. With `steady` a block is copied before it is
+    looked at: for input that may change meanwhile, because it is being overwritten by the result, or by somebody else.
+    """
+
+    def __init__(self, plan: Plan, *, into: Array | None = None, steady: bool = False) -> None:
         self._plan = plan
+        self._into = into
+        self._steady = steady
         self._elements = plan.first_unit * plan.unit_elements
         self.compute_time_s = 0.0
         """Time spent computing, without waiting for chunks or for whoever takes the pieces."""
@@ -30,8 +36,12 @@ class Run:
         Stops within one piece when closed. Raises what `blocks` raises, and whatever `chunks` raises.
         """
         plan = self._plan
-        stage = plan.mode.start(plan.subject, self.nonfinite_out, upstream=plan.upstream)
+        # What is refused when it is not finite is looked at more than once, where nobody else can reach it.
+        direct = None if plan.reject_nonfinite else self._into
+        stage = plan.mode.start(plan.subject, self.nonfinite_out, upstream=plan.upstream, into=direct)
         for first, inputs in blocks(plan, chunks):
+            if self._steady:
+                inputs = tuple(array.copy() for array in inputs)
             self.nonfinite_in.add(first, inputs[0])
             yield from self._timed(stage.block(first, *inputs))
             self._elements = first + inputs[0].size
@@ -63,4 +73,12 @@ class Run:
             self.compute_time_s += time.perf_counter() - begin
             if piece is None:
                 return
-            yield piece
+            yield piece if self._into is None or piece.tensor else _placed(piece, self._into)
+
+
+def _placed(piece: Piece, into: Array) -> Piece:
+    """A piece of the first result in its place."""
+    place = into[piece.first : piece.first + piece.array.size]
+    if place.__array_interface__["data"] != piece.array.__array_interface__["data"]:
+        place[...] = piece.array
+    return Piece(piece.tensor, piece.first, place)

@@ -187,8 +187,11 @@ class Mode(Protocol):
     def unit_result(self, subject: Subject) -> int:
         """How many elements of its one result a unit of x makes, where each unit's are computed by themselves; 0 where not."""
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
-        """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x)."""
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+        """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x).
+
+        `into` is memory for all of the first result, flat: a stage that can writes there, and its pieces are parts of it.
+        """
 
 
 def state_parameters(subject: Subject) -> dict[str, float | str]:

@@ -18,14 +18,29 @@ from actserve_server.modes.parameter_sums import ParameterSum
 class MapStage:
     """A stage that only passes pieces on, and sums up gradients of parameters on the way."""
 
-    def __init__(self, subject: Subject, operation: str, counts: Counts, gradients: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        operation: str,
+        counts: Counts,
+        gradients: Sequence[str] = (),
+        *,
+        made: int,
+        into: Array | None,
+    ) -> None:
         self._pieces = evaluate(subject, operation)
+        self._unit, self._made = subject.unit_elements, made
+        self._into = into
         self._counts = counts
         self._sums = [ParameterSum(subject, name) for name in gradients]
 
     def block(self, first: int, *inputs: Array) -> Iterator[Piece]:
         """Compute a block."""
-        for at, array in self._pieces(first, *inputs):
+        into = None
+        if self._into is not None:
+            begin, end = (place // self._unit * self._made for place in (first, first + inputs[0].size))
+            into = self._into[begin:end]
+        for at, array in self._pieces(first, *inputs, into=into):
             self._counts.add(at, array)
             yield Piece(0, at, array)
         for total in self._sums:
@@ -56,9 +71,9 @@ class Forward:
         """An element for an element, or the slices of a block for it."""
         return subject.result_unit_elements
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
         """Begin."""
-        return MapStage(subject, "forward", counts)
+        return MapStage(subject, "forward", counts, made=subject.result_unit_elements, into=into)
 
 
 class JacobianPart(enum.Enum):
@@ -139,11 +154,12 @@ class Derivative:
 
     def unit_result(self, subject: Subject) -> int:
         """As many as x has, times the axis' length in a full Jacobian; sums over all elements have no parts."""
-        if self.parameter_gradients:
-            return 0
+        return 0 if self.parameter_gradients else self._made(subject)
+
+    def _made(self, subject: Subject) -> int:
         return subject.unit_elements * (subject.slice_shape[0] if self.jacobian is JacobianPart.FULL else 1)
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
         """Begin."""
         if upstream:
             operation = "vjp"
@@ -151,7 +167,8 @@ class Derivative:
             operation = "derivative"
         else:
             operation = "jacobian" if self.jacobian is JacobianPart.FULL else "jacobian_diagonal"
-        return MapStage(subject, operation, counts, _gradients(subject.record) if self.parameter_gradients else ())
+        gradients = _gradients(subject.record) if self.parameter_gradients else ()
+        return MapStage(subject, operation, counts, gradients, made=self._made(subject), into=into)
 
 
 def _gradients(record: Record) -> tuple[str, ...]:

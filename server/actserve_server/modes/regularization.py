@@ -295,7 +295,7 @@ class Regularization:
         """Nothing is computed unit by unit."""
         return 0
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
 
