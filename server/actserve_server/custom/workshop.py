@@ -160,14 +160,16 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints must not pass for an answer
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (_size() + _MOST_MEMORY, resource.RLIM_INFINITY))
+    # Without a buffer: a line in one would not be seen by `select`, when two have come at once.
+    entries = os.fdopen(os.dup(0), "rb", buffering=0)
     pending: list[tuple[Definition, Cache, str, str]] = []
-    while select.select([sys.stdin], [], [], 0.0 if pending else _IDLE_S)[0] or pending:
-        if pending and not select.select([sys.stdin], [], [], 0.0)[0]:
+    while select.select([entries], [], [], 0.0 if pending else _IDLE_S)[0] or pending:
+        if pending and not select.select([entries], [], [], 0.0)[0]:
             # What may be wanted next is made while nothing else is asked for.
             with contextlib.suppress(Exception):
                 _compiled(*pending.pop(0))
             continue
-        line = sys.stdin.buffer.readline()
+        line = entries.readline()
         if not line:
             return
         if line == _READY:
