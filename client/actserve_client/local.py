@@ -18,6 +18,8 @@ import weakref
 from pathlib import Path
 from types import TracebackType
 
+from actserve import shared
+
 from actserve_client.errors import ServerUnavailable
 
 _START_S = 60.0
@@ -111,8 +113,10 @@ def _stop(process: subprocess.Popen[bytes], folder: str) -> None:
         process.kill()
         process.wait()
     process.stdout.close()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(f"{folder}/socket")
+    # Of a server that was killed; the second is where it gave shared memory.
+    for name in ("socket", f"socket{shared.SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"{folder}/{name}")
     with contextlib.suppress(FileNotFoundError):
         Path(folder).rmdir()
 
