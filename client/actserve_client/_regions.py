@@ -13,6 +13,7 @@ import bisect
 import contextlib
 import dataclasses
 import os
+import select
 import socket
 import threading
 import time
@@ -285,12 +286,10 @@ if hasattr(os, "register_at_fork"):
 
 def _is_over(connection: socket.socket) -> bool:
     """Whether the other end is closed: it never speaks unless it is asked."""
-    try:
-        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    # Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
+    watch = select.poll()
+    watch.register(connection, select.POLLIN)
+    return bool(watch.poll(0))
 
 
 def aligned(nbytes: int) -> npt.NDArray[np.uint8]:

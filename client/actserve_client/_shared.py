@@ -25,6 +25,9 @@ __all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "way"]
 LEAST_BYTES = 1 << 18
 """From how many bytes of input on shared memory is worth it; benchmarks/README.md shows where it comes from."""
 
+LEAST_COPIED_BYTES = 1 << 20
+"""The same where something must be copied in, which takes a stream and not a message."""
+
 PIECE_BYTES = 2 << 20
 """How much is copied at a time, while the server computes what was copied before."""
 
@@ -109,9 +112,12 @@ Way = AbstractContextManager["Job[Any] | SharedCall"]
 
 def way(job: Job[Any], regions: Regions) -> Way:
     """How a job is best called: through shared memory where that is to be had and worth it, or by sending the bytes."""
-    if not regions.possible or job.is_part or sum(source.nbytes for source in job.sources) < LEAST_BYTES:
+    total = sum(source.nbytes for source in job.sources)
+    if not regions.possible or job.is_part or total < LEAST_BYTES:
         return contextlib.nullcontext(job)
     spots = [regions.find(array) for array in job.inputs]
+    if None in spots and total < LEAST_COPIED_BYTES:
+        return contextlib.nullcontext(job)
     copies: list[Loan | None] = []
     for array, spot in zip(job.inputs, spots, strict=True):
         copy = regions.lend(array.nbytes) if spot is None else None

@@ -46,7 +46,14 @@ class LocalServer:
         folder = tempfile.mkdtemp(prefix="actserve-")
         self.address = f"unix:{folder}/socket"
         # What is added to a private server ends with it.
-        options = {"log_level": "warning", "activations_dir": "", **settings, "address": self.address, "grace_s": 2.0}
+        options = {
+            "log_level": "warning",
+            "activations_dir": "",
+            "workers": 1,
+            **settings,
+            "address": self.address,
+            "grace_s": 2.0,
+        }
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "actserve_server", "serve", "--private", *arguments],

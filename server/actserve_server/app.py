@@ -58,6 +58,7 @@ class Server:
     def __init__(self, config: Config, *, worker: int | None = None) -> None:
         """`worker` is its number among those that share a port; None where it is alone."""
         self._config = config
+        self._worker = worker
         limits = Limits(
             chunk_bytes=config.chunk_bytes,
             max_chunk_bytes=LARGEST_CHUNK_BYTES,
@@ -147,7 +148,9 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         if self._metrics:
             self._metrics.start()
-        log.info(
+        # Of workers the supervisor says so, once for all.
+        log.log(
+            logging.INFO if self._worker is None else logging.DEBUG,
             "serving",
             extra={"addresses": self.addresses, "metrics_address": self.metrics_address, "version": __version__},
         )

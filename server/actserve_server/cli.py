@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from actserve_server.config import Config, ConfigError, add_arguments, load
-from actserve_server.watched import Watched
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,14 +26,16 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="start the server",
         description="Serve until SIGTERM or SIGINT; then say NOT_SERVING, finish what runs within the grace, and stop. "
-        "A second signal stops at once. Each option is also an environment variable, named beside it.",
+        "A second signal stops at once; with --workers, SIGHUP renews the workers one by one. Each option is also an "
+        "environment variable, named beside it.",
     )
     add_arguments(serve)
     # For actserve_client.local: say "ready" on the standard output, live no longer than whoever holds the standard
     # input, and take the socket's folder along at the end.
     serve.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
-    # For the supervisor: one of several behind a port. The same, and answers its questions.
+    # For actserve_server.supervisor: the number of this worker, and a folder that goes when the supervisor was killed.
     serve.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--temporary", default="", help=argparse.SUPPRESS)
     warm = commands.add_parser(
         "warm",
         help="compile all kernels into the cache",
@@ -50,28 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(options)
         if options.command == "warm":
             return _warm(config)
+        if options.worker is not None:
+            return _work(config, options.worker, options.temporary)
         if config.workers > 1:
-            return _supervise(config)
-        return _serve(config, private=options.private, worker=options.worker)
+            return _supervise(config, private=options.private)
+        return _serve(config, private=options.private)
     except ConfigError as error:
         print(f"actserve: {error}", file=sys.stderr)
         return 2
 
 
-def _supervise(config: Config) -> int:
-    from actserve_server.observability import set_up_logging
-    from actserve_server.supervisor import Supervisor
-
-    set_up_logging(config)
-    return Supervisor(config).run()
-
-
-def _serve(config: Config, *, private: bool, worker: int | None) -> int:
+def _serve(config: Config, *, private: bool) -> int:
     # Imported here, because they take a second: `--help` and a wrong setting should not.
     from actserve_server.app import Server
     from actserve_server.observability import set_up_logging
 
-    set_up_logging(config, worker=worker)
+    set_up_logging(config)
     stop = threading.Event()
 
     def on_signal(*_: object) -> None:
@@ -81,13 +77,12 @@ def _serve(config: Config, *, private: bool, worker: int | None) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    say = _voice() if private or worker is not None else None
-    server = Server(config, worker=worker)
+    server = Server(config)
     server.start()
-    if say is not None:
-        say(b"ready\n")
-        threading.Thread(target=_follow_parent, args=(stop, server.watched, say), daemon=True).start()
-    if not (private or worker):
+    if private:
+        print("ready", flush=True)
+        threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+    else:
         server.prepare()
     stop.wait()
     server.stop()
@@ -99,21 +94,57 @@ def _serve(config: Config, *, private: bool, worker: int | None) -> int:
     return 0
 
 
-def _voice() -> Callable[[bytes], object]:
-    """What writes to the parent; whatever a library prints goes to the standard error instead."""
-    out = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    return out.write
+def _supervise(config: Config, *, private: bool) -> int:
+    from actserve_server.observability import set_up_logging
+    from actserve_server.supervisor import Supervisor
+
+    if private:
+        raise ConfigError(f"--workers: {config.workers}, and a private server has 1")
+    set_up_logging(config)
+    return Supervisor(config).run()
 
 
-def _follow_parent(
-    stop: threading.Event, watched: Callable[[], Sequence[Watched]], say: Callable[[bytes], object]
-) -> None:
-    """Answer the parent, and stop when the standard input ends, as it does however the parent process ends."""
-    from actserve_server.supervisor import answer_questions
+def _work(config: Config, worker: int, temporary: str) -> int:
+    """Serve as one of several, until told to stop or the supervisor is gone."""
+    from actserve_server.app import Server
+    from actserve_server.link import Link, attend
+    from actserve_server.observability import set_up_logging
 
+    link = Link.of_worker()
+    set_up_logging(config, worker=worker)
+    stop = threading.Event()
+    # However many signals come: a service manager may send its own to all processes beside the supervisor's.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    orphaned = threading.Event()
+
+    def follow() -> None:
+        attend(link, server.watched)
+        orphaned.set()
+        stop.set()
+
+    try:
+        server = Server(config, worker=worker)
+    except ConfigError as error:
+        link.send({"error": str(error)})
+        return 2
+    server.start()
     with contextlib.suppress(OSError):
-        answer_questions(watched, iter(sys.stdin.buffer.readline, b""), say)
+        link.send({"ready": True})
+    threading.Thread(target=follow, daemon=True).start()
+    if worker == 0:
+        server.prepare()
+    stop.wait()
+    server.stop()
+    if temporary and orphaned.is_set():
+        shutil.rmtree(temporary, ignore_errors=True)
+    return 0
+
+
+def _follow_parent(stop: threading.Event) -> None:
+    """Stop when the standard input ends, as it does however the parent process ends."""
+    while os.read(0, 4096):
+        pass
     stop.set()
 
 

@@ -78,7 +78,7 @@ class Config:
     )
     workers: int = _setting(
         1,
-        "How many processes serve, behind one port; one that dies is started anew. Of unix:PATH the second listens at PATH.1, and so on.",
+        "How many processes serve, behind one port (on Linux); one that dies is started anew. Of unix:PATH the second listens at PATH.1, and so on.",
         low=1,
         high=256,
     )

@@ -10,7 +10,20 @@ from pythonjsonlogger.json import JsonFormatter
 
 from actserve_server.config import Config
 
-_EXTRA = ("worker", "addresses", "metrics_address", "code", "seconds", "peer", "field", "reason", "error_id")
+_EXTRA = (
+    "worker",
+    "pid",
+    "status",
+    "pause_s",
+    "addresses",
+    "metrics_address",
+    "code",
+    "seconds",
+    "peer",
+    "field",
+    "reason",
+    "error_id",
+)
 
 
 class _TextFormatter(logging.Formatter):
@@ -24,14 +37,14 @@ class _TextFormatter(logging.Formatter):
 
 
 class _Named(logging.Filter):
-    """Puts a worker's number on its lines."""
+    """Puts a worker's number and process on its lines."""
 
     def __init__(self, worker: int) -> None:
         super().__init__()
         self._worker = worker
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.worker = self._worker
+        record.worker, record.pid = self._worker, record.process
         return True
 
 

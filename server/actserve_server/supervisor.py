@@ -1,46 +1,62 @@
-"""Several workers behind one port: starts them, starts the next where one dies, and ends with them.
+"""Workers behind one address: processes started, started again when they die, drained together. Knows processes and signals, and
+neither gRPC nor what a worker computes.
 
-A worker is a process like the server that runs alone, with the port shared among them (SO_REUSEPORT: the kernel gives each connection to one
-of them). Lines go to and fro on its standard input and output: it says "ready", and answers "layers" with what it watches. However the
-supervisor ends, a worker sees the end of its input, drains, and ends too. This module knows processes and signals, and not gRPC.
+The kernel spreads connections over all that listen on a port with SO_REUSEPORT; the supervisor only holds the port. It serves
+nothing but the gauges, so that there is little in it that could fail. Workers are spawned, with arguments of their own, and
+each in a session of its own: an interrupt typed at a terminal reaches the supervisor alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
-import queue
 import random
+import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from actserve_server.config import Config, ConfigError, flag
+from actserve import shared
+
+from actserve_server import __version__
+from actserve_server.config import Config, ConfigError, environment_name, flag
 from actserve_server.kernels.threads import available
+from actserve_server.link import Link, asked
+from actserve_server.ports import Held
 from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
     from actserve_server.metrics import Endpoint
 
-__all__ = ["Supervisor", "answer_questions"]
+__all__ = ["Supervisor", "WorkerState"]
 
-log = logging.getLogger("actserve.supervisor")
+log = logging.getLogger("actserve.server")
 
-_FIRST_PAUSE_S = 0.1
+_FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
-_HEALTHY_S = 60.0
-"""A worker that has lived so long starts anew at once, whatever was before."""
+"""Before a worker is started again: doubled with each death, and then anything from half of it, so that they don't keep step."""
+
+_STEADY_S = 30.0
+"""Having lived so long, a worker's next death counts as its first."""
+
+_BEYOND_GRACE_S = 10.0
+"""How long after the grace a worker that still runs is killed."""
+
 _ANSWER_S = 5.0
-_WRONG_USAGE = 2
+"""How long a worker may take to say what it watches: below the 10 s that Prometheus waits."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,250 +70,342 @@ class WorkerState:
     """Seconds since 1970."""
 
 
+@dataclasses.dataclass(slots=True)
 class _Worker:
-    """One place among the workers, and the process that fills it."""
-
-    def __init__(self, index: int, command: Sequence[str]) -> None:
-        self.index = index
-        self.restarts = 0
-        self.started = 0.0
-        self.ready = False
-        self.failed = 0
-        """How often it died soon after its start, in a row."""
-        self._command = command
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._asking = threading.Lock()
-
-    def start(self) -> None:
-        """Start a process."""
-        self.ready = False
-        self.started = time.time()
-        self._answers = queue.SimpleQueue()
-        self._process = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # An interrupt typed at a terminal is the supervisor's to pass on.
-            start_new_session=True,
-        )
-
-    @property
-    def pid(self) -> int:
-        """The process, 0 when there is none."""
-        return self._process.pid if self._process is not None else 0
-
-    def wait(self) -> int:
-        """Read what it says until it ends, and give its exit status."""
-        process = self._process
-        assert process is not None and process.stdout is not None and process.stdin is not None
-        for line in process.stdout:
-            if line == b"ready\n":
-                self.ready = True
-                log.info("worker %d is ready", self.index, extra={"worker": self.index, "worker_pid": process.pid})
-            else:
-                self._answers.put(line)
-        self.ready = False
-        self._answers.put(b"")
-        status = process.wait()
-        process.stdout.close()
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        return status
-
-    def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
-
-    def layers(self) -> list[Watched]:
-        """What it watches; nothing when it does not say so in time."""
-        process = self._process
-        with self._asking, contextlib.suppress(OSError, ValueError, queue.Empty):
-            if not self.ready or process is None or process.stdin is None:
-                return []
-            while not self._answers.empty():
-                self._answers.get_nowait()  # of a question that was given up
-            process.stdin.write(b"layers\n")
-            process.stdin.flush()
-            answer = json.loads(self._answers.get(timeout=_ANSWER_S) or b"[]")
-            return [
-                # Numbers of streams are a worker's own.
-                Watched(found["stream"] * 1000 + self.index, found["monitor"], found["layer"], _just(found["figures"]))
-                for found in answer
-            ]
-        return []
-
-
-def _just(figures: Mapping[str, float]) -> Callable[[], Mapping[str, float]]:
-    return lambda: figures
+    index: int
+    process: subprocess.Popen[bytes] | None = None
+    link: Link | None = None
+    ready: bool = False
+    leaving: bool = False
+    """Told to drain, so that another may take its place."""
+    deaths: int = 0
+    """In a row."""
+    starts: int = 0
+    started_at: float = 0.0
+    """In seconds since 1970."""
+    born_s: float = 0.0
+    due_s: float = 0.0
+    """When it is to be started, where there is no process."""
+    kill_s: float = 0.0
+    """When it is to be killed, where it was told to drain."""
 
 
 class Supervisor:
-    """Runs `config.workers` workers until it is told to stop.
+    """Runs the workers of a server.
 
-    >>> Supervisor(Config(address="127.0.0.1:0", workers=2)).run()
+    >>> Supervisor(Config(address="127.0.0.1:0", workers=4)).run()  # until SIGTERM or SIGINT; then 0
 
-    Raises ConfigError when an address can't be listened on.
+    Raises ConfigError when an address can't be listened on, or no worker can start with these settings. Only the main
+    thread may run it, because of the signals.
     """
 
     def __init__(self, config: Config) -> None:
+        if sys.platform != "linux":
+            raise ConfigError(
+                f"--workers: {config.workers}, and only Linux spreads connections over several; must be 1"
+            )
         self._config = config
-        self._held: list[socket.socket] = []
-        addresses = [self._resolved(address) for address in config.addresses]
-        self.addresses = tuple(address for address in addresses if not address.startswith("unix:"))
-        self._workers = [
-            _Worker(index, _command(config, _addresses_of(addresses, index), index)) for index in range(config.workers)
-        ]
-        self._stopping = threading.Event()
-        self._refused = False
-        self._metrics = self._endpoint()
+        self._workers = [_Worker(index) for index in range(config.workers)]
+        self._configs: list[Config] = []
+        self._temporary = ""
+        self._selector = selectors.DefaultSelector()
+        self._to_renew: deque[_Worker] = deque()
+        self._renewing: _Worker | None = None
+        self._stopping = False
+        self._served = False
+        """Whether every worker has been ready once."""
+        self._error = ""
+        """Why none can start."""
+        self._asking = threading.Lock()
+        self._asked = 0
 
-    def _resolved(self, address: str) -> str:
-        """The address with the port that is held for the workers. Another server on that port can't start, and finds out."""
-        if address.startswith("unix:"):
-            return address
-        host, _, port = address.rpartition(":")
+    def run(self) -> int:
+        """Until told to stop. The exit status is 0 when all workers drained, and 1 when one had to be killed."""
+        config = self._config
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._selector)
+            held = [
+                address if address.startswith("unix:") else stack.enter_context(Held(address)).address
+                for address in config.addresses
+            ]
+            folder = config.activations_dir
+            if config.allow_create and not folder:
+                # What a caller adds is to be known to all workers, and to end with the server.
+                folder = self._temporary = tempfile.mkdtemp(prefix="actserve-added-")
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            self._configs = [
+                dataclasses.replace(
+                    config,
+                    address=",".join(_address_of(address, worker.index) for address in held),
+                    activations_dir=folder,
+                    metrics_address="",
+                    workers=1,
+                    threads=max((config.threads or available()) // config.workers, 1),
+                )
+                for worker in self._workers
+            ]
+            endpoint = self._endpoint()
+            if endpoint:
+                stack.callback(endpoint.stop)
+            stack.callback(self._end)
+            signals = stack.enter_context(_signals())
+            self._selector.register(signals, selectors.EVENT_READ)
+            if endpoint:
+                endpoint.start()
+            metrics_address = endpoint.address if endpoint else ""
+            status = self._loop(signals, {"addresses": tuple(held), "metrics_address": metrics_address})
+        if self._error:
+            raise ConfigError(self._error)
+        log.info("stopped")
+        return status
+
+    # ---- the loop ----------------------------------------------------------------------------------------------------
+
+    def _loop(self, signals: socket.socket, facts: dict[str, object]) -> int:
+        forced = False
+        while True:
+            forced |= self._look_at_clock()
+            if self._stopping and all(worker.process is None for worker in self._workers):
+                return int(forced)
+            for key, _ in self._selector.select(self._until_next_s()):
+                if key.fileobj is signals:
+                    forced |= self._on_signals(signals.recv(256))
+                else:
+                    self._greeted(key.data)
+            self._renew()
+            if not self._served and all(worker.ready for worker in self._workers):
+                self._served = True
+                pids = [worker.process.pid for worker in self._workers if worker.process]
+                log.info("serving", extra={**facts, "version": __version__, "workers": pids})
+
+    def _look_at_clock(self) -> bool:
+        """Start and kill those whose time has come; says whether one was killed."""
+        now = time.monotonic()
+        killed = False
+        for worker in self._workers:
+            if worker.process is None:
+                if not self._stopping and worker.due_s <= now:
+                    self._start(worker)
+            elif 0 < worker.kill_s <= now:
+                log.warning("worker killed, as it did not drain", extra={"worker": worker.index})
+                worker.process.kill()
+                worker.kill_s = 0.0
+                killed = True
+        return killed
+
+    def _until_next_s(self) -> float | None:
+        times = [worker.kill_s for worker in self._workers if worker.process and worker.kill_s]
+        if not self._stopping:
+            times += [worker.due_s for worker in self._workers if not worker.process]
+        return max(min(times) - time.monotonic(), 0.0) if times else None
+
+    def _on_signals(self, numbers: bytes) -> bool:
+        """Says whether workers were killed."""
+        killed = False
+        for number in numbers:
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGHUP:
+                if not self._stopping and not self._to_renew:
+                    log.info("renewing workers")
+                    self._to_renew.extend(self._workers)
+            elif self._stopping:
+                self._kill()
+                killed = True
+            else:
+                self._stop()
+        return killed
+
+    # ---- one worker --------------------------------------------------------------------------------------------------
+
+    def _start(self, worker: _Worker) -> None:
+        command = [sys.executable, "-m", "actserve_server", "serve", f"--worker={worker.index}"]
+        if self._temporary:
+            command.append(f"--temporary={self._temporary}")
+        command += _arguments(self._configs[worker.index])
+        settings = {environment_name(field.name) for field in dataclasses.fields(Config)}
         try:
-            found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            for family, kind, protocol, _, place in found:
-                place = (place[0], int(port), *place[2:])
-                if int(port):
-                    with socket.socket(family, kind, protocol) as alone:
-                        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        alone.bind(place)
-                        # What listens with SO_REUSEADDR is not found by binding alone.
-                        alone.listen()
-                holder = socket.socket(family, kind, protocol)
-                self._held.append(holder)
-                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                holder.bind(place)
-                port = str(holder.getsockname()[1])
+            ours, theirs = socket.socketpair()
+            with theirs:
+                worker.process = subprocess.Popen(
+                    command,
+                    stdin=theirs.fileno(),
+                    start_new_session=True,
+                    env={name: value for name, value in os.environ.items() if name not in settings},
+                )
         except OSError as error:
-            self._release()
-            raise ConfigError(f"--address: can't listen on {address}: {error.strerror or error}") from None
-        return f"{host}:{port}"
+            # The machine has no process or no file left to give: it may have later.
+            pause_s = _pause(worker.deaths)
+            worker.deaths += 1
+            worker.due_s = time.monotonic() + pause_s
+            log.error("worker can't start: %s", error, extra={"worker": worker.index, "pause_s": round(pause_s, 1)})
+            return
+        worker.link = Link(ours)
+        self._selector.register(worker.link, selectors.EVENT_READ, worker)
+        worker.starts += 1
+        worker.started_at, worker.born_s = time.time(), time.monotonic()
+        log.info("worker started", extra={"worker": worker.index, "pid": worker.process.pid})
 
-    def _release(self) -> None:
-        for holder in self._held:
-            holder.close()
+    def _greeted(self, worker: _Worker) -> None:
+        """A worker has said the first and only thing that it says unasked, or is gone."""
+        assert worker.link is not None
+        try:
+            message = worker.link.receive(1.0) or {}
+        except TimeoutError:
+            return
+        # From here on, only who asks reads from it.
+        self._selector.unregister(worker.link)
+        if message.get("ready"):
+            worker.ready = not worker.leaving
+            log.info("worker ready", extra={"worker": worker.index, "pid": worker.process and worker.process.pid})
+        elif "error" in message and not self._served:
+            self._error = self._error or str(message["error"])
+            if not self._stopping:
+                self._stop()
+        elif "error" in message:
+            log.error("worker can't start: %s", message["error"], extra={"worker": worker.index})
+
+    def _reap(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None and worker.process.poll() is not None:
+                self._buried(worker, worker.process)
+
+    def _buried(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
+        assert worker.link is not None
+        if worker.link in self._selector.get_map():
+            # What it may have said last: why it can't start.
+            self._greeted(worker)
+        worker.link.close()
+        now = time.monotonic()
+        worker.deaths = 0 if now - worker.born_s >= _STEADY_S else worker.deaths
+        left = worker.leaving or self._stopping
+        pause_s = 0.0 if left else _pause(worker.deaths)
+        if not left:
+            worker.deaths += 1
+            log.error(
+                "worker died",
+                extra={
+                    "worker": worker.index,
+                    "pid": process.pid,
+                    "status": _ending(process.returncode),
+                    "pause_s": round(pause_s, 1),
+                },
+            )
+        worker.process = worker.link = None
+        worker.ready = worker.leaving = False
+        worker.due_s, worker.kill_s = now + pause_s, 0.0
+
+    # ---- all of them -------------------------------------------------------------------------------------------------
+
+    def _renew(self) -> None:
+        """Replace the next worker, once the one before it serves again."""
+        if self._renewing is not None and self._renewing.ready:
+            self._renewing = None
+        if self._renewing is None and self._to_renew and not self._stopping:
+            self._renewing = self._to_renew.popleft()
+            if self._renewing.process is not None:
+                self._drain(self._renewing)
+
+    def _stop(self) -> None:
+        log.info("draining", extra={"grace_s": self._config.grace_s})
+        self._stopping = True
+        for worker in self._workers:
+            self._drain(worker)
+
+    def _drain(self, worker: _Worker) -> None:
+        worker.ready, worker.leaving = False, True
+        if worker.process is not None:
+            worker.process.terminate()
+            worker.kill_s = time.monotonic() + self._config.grace_s + _BEYOND_GRACE_S
+
+    def _end(self) -> None:
+        """Leave neither a process nor a file: who was killed left his socket."""
+        self._kill()
+        for config in self._configs:
+            for address in config.addresses:
+                if address.startswith("unix:"):
+                    path = address.removeprefix("unix:")
+                    for name in (path, path + shared.SUFFIX):
+                        Path(name).unlink(missing_ok=True)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
+                worker.process.wait()
+
+    # ---- what is shown, by other threads -----------------------------------------------------------------------------
 
     def _endpoint(self) -> Endpoint | None:
         if not self._config.metrics_address:
             return None
+        # Only who wants gauges pays for the start of the package that makes them.
         from actserve_server.metrics import Endpoint
 
-        return Endpoint(self._config.metrics_address, self.watched, self.states)
+        return Endpoint(self._config.metrics_address, self._watched, self._states)
 
-    def watched(self) -> list[Watched]:
-        """What all workers watch."""
-        return [layer for worker in self._workers for layer in worker.layers()]
-
-    def states(self) -> list[WorkerState]:
-        """What there is to say of each worker."""
-        return [WorkerState(w.index, w.ready, w.restarts, w.started) for w in self._workers]
-
-    @property
-    def metrics_address(self) -> str:
-        """Where the gauges are; empty when there are none."""
-        return self._metrics.address if self._metrics else ""
-
-    def run(self) -> int:
-        """Serve until SIGTERM or SIGINT, and give the exit status."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        keepers = [threading.Thread(target=self._keep, args=(worker,), daemon=True) for worker in self._workers]
-        for keeper in keepers:
-            keeper.start()
-        if self._metrics:
-            self._metrics.start()
-        log.info(
-            "supervising",
-            extra={
-                "addresses": self.addresses,
-                "workers": len(self._workers),
-                "metrics_address": self.metrics_address,
-            },
-        )
-        self._stopping.wait()
-        for worker in self._workers:
-            worker.signal(signal.SIGTERM)
-        deadline = time.monotonic() + self._config.grace_s + 10
-        for keeper in keepers:
-            keeper.join(max(deadline - time.monotonic(), 0))
-        for worker in self._workers:
-            worker.signal(signal.SIGKILL)
-        for keeper in keepers:
-            keeper.join(10)
-        if self._metrics:
-            self._metrics.stop()
-        self._release()
-        log.info("stopped")
-        return _WRONG_USAGE if self._refused else 0
-
-    def _on_signal(self, _: int, __: FrameType | None) -> None:
-        if self._stopping.is_set():
-            for worker in self._workers:
-                worker.signal(signal.SIGKILL)
-            os._exit(1)
-        self._stopping.set()
-
-    def _keep(self, worker: _Worker) -> None:
-        """Keep a worker's place filled."""
-        while not self._stopping.is_set():
-            worker.start()
-            if self._stopping.is_set():
-                worker.signal(signal.SIGTERM)  # the one that was sent to all has missed it
-            status = worker.wait()
-            if self._stopping.is_set():
-                return
-            if status == _WRONG_USAGE:
-                # It has said what is wrong with its settings, and the next would say so too.
-                self._refused = True
-                self._stopping.set()
-                return
-            pause_s = self._pause_s(worker)
-            log.warning(
-                "worker %d ended (%s); the next starts in %.1f s",
-                worker.index,
-                f"signal {-status}" if status < 0 else f"status {status}",
-                pause_s,
-                extra={"worker": worker.index, "status": status},
-            )
-            self._stopping.wait(pause_s)
-            worker.restarts += 1
-
-    @staticmethod
-    def _pause_s(worker: _Worker) -> float:
-        lived = time.time() - worker.started
-        worker.failed = 0 if lived > _HEALTHY_S else worker.failed + 1
-        bound: float = min(_FIRST_PAUSE_S * 2.0**worker.failed, _LONGEST_PAUSE_S)
-        return random.uniform(bound / 2, bound)  # noqa: S311  # jitter, not a secret
-
-
-def _addresses_of(addresses: Sequence[str], index: int) -> str:
-    """Where a worker listens: ports are shared, and a socket's path, which can't be, has the worker's number behind it but for the first."""
-    return ",".join(f"{a}.{index}" if a.startswith("unix:") and index else a for a in addresses)
-
-
-def _command(config: Config, address: str, index: int) -> list[str]:
-    """What starts a worker: all settings as they are, but for the cores, which are shared out."""
-    threads = max((config.threads or available()) // config.workers, 1)
-    given = dataclasses.replace(config, address=address, workers=1, threads=threads, metrics_address="")
-    settings = [f"{flag(field.name)}={getattr(given, field.name)}" for field in dataclasses.fields(given)]
-    return [sys.executable, "-m", "actserve_server", "serve", "--worker", str(index), *settings]
-
-
-def answer_questions(
-    watched: Callable[[], Sequence[Watched]], lines: Iterator[bytes], say: Callable[[bytes], Any]
-) -> None:
-    """What a worker does with its supervisor's lines, until they end."""
-    for line in lines:
-        if line == b"layers\n":
-            found = [
-                {"stream": w.stream, "monitor": w.monitor, "layer": w.layer, "figures": dict(w.figures())}
-                for w in watched()
+    def _watched(self) -> list[Watched]:
+        with self._asking:
+            self._asked += 1
+            links = {worker.index: link for worker in self._workers if worker.ready and (link := worker.link)}
+            return [
+                # Numbers of streams are a worker's own.
+                dataclasses.replace(layer, stream=layer.stream * 1000 + index)
+                for index, layer in asked(links, self._asked, _ANSWER_S)
             ]
-            say(json.dumps(found).encode() + b"\n")
+
+    def _states(self) -> list[WorkerState]:
+        return [
+            WorkerState(worker.index, worker.ready, max(worker.starts - 1, 0), worker.started_at)
+            for worker in self._workers
+        ]
+
+
+def _address_of(address: str, index: int) -> str:
+    """Processes can't share a Unix socket's path: each has its own."""
+    return f"{address}.{index}" if index and address.startswith("unix:") else address
+
+
+def _arguments(config: Config) -> list[str]:
+    """The settings that are not as they would be anyway."""
+    return [
+        f"{flag(field.name)}={getattr(config, field.name)}"
+        for field in dataclasses.fields(Config)
+        if getattr(config, field.name) != field.default
+    ]
+
+
+def _pause(deaths: int) -> float:
+    longest = min(_FIRST_PAUSE_S * (1 << min(deaths, 16)), _LONGEST_PAUSE_S)
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # not a secret
+
+
+def _ending(returncode: int) -> str:
+    if returncode >= 0:
+        return f"exit status {returncode}"
+    try:
+        return f"killed by {signal.Signals(-returncode).name}"
+    except ValueError:
+        return f"killed by signal {-returncode}"
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """Signals as bytes on a socket, each its number, so that one loop waits for all there is."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with ours, theirs:
+        before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        # One that was to be ignored, as by nohup, stays so.
+        handlers = {
+            number: signal.signal(number, lambda *_: None)
+            for number in _SIGNALS
+            if number == signal.SIGCHLD or signal.getsignal(number) is not signal.SIG_IGN
+        }
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

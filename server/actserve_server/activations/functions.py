@@ -33,7 +33,8 @@ _INFINITY = math.inf
 _NAN = math.nan
 _SQRT_2 = math.sqrt(2.0)
 _TWO_OVER_SQRT_PI = Exact(2.0 / math.sqrt(math.pi))
-_LARGEST_EXPONENT = 700.0
+_FAR = 40.0
+"""From here on sinh is half an exponential, to the last digit."""
 
 
 @kernel
@@ -42,16 +43,23 @@ def _sign(u: float) -> float:
 
 
 @kernel
+def _half_exp(u: float) -> float:
+    """exp(u)/2, which overflows later than exp(u); of half of u, as `scaled_exp` stops short of that."""
+    root = exp(0.5 * u)
+    return (0.5 * root) * root
+
+
+@kernel
 def _cosh(u: float) -> float:
-    grown = scaled_exp(0.5, abs(u), 0.0)
+    grown = _half_exp(abs(u))
     return grown + (0.25 / grown if grown < _INFINITY else 0.0)
 
 
 @kernel
 def _sinh(u: float) -> float:
-    small = abs(u) < _LARGEST_EXPONENT
+    small = abs(u) < _FAR
     grown = expm1(abs(u) if small else 1.0)
-    large = scaled_exp(0.5, 1.0 if small else abs(u), 0.0)
+    large = _half_exp(1.0 if small else abs(u))
     return copysign(0.5 * (grown + grown / (grown + 1.0)) if small else large, u)
 
 

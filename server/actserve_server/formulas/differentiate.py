@@ -69,6 +69,11 @@ def _slope(node: Node, slopes: list[Node]) -> Node:
             return tree.add(tree.mul(slopes[0], args[1]), tree.mul(args[0], slopes[1]))
         case "div" if not args[1].depends:
             return tree.div(slopes[0], args[1])
+        case "div" if not args[0].depends and args[1].op == "power":
+            # Of c/u^n: -n c/u^(n + 1), where the general rule has 0 * inf far out, and inf * 0 close to 0.
+            (u,), n = args[1].args, args[1].value
+            inner = derivative(u)
+            return tree.neg(tree.mul(tree.div(tree.mul(tree.number(n), args[0]), tree.power(u, n + 1)), inner))
         case "div" if not args[0].depends:
             # -u v'/v^2 as a quotient of quotients, which overflows later.
             return tree.neg(tree.mul(tree.div(node, args[1]), slopes[1]))

@@ -18,7 +18,7 @@ from actserve_server.formulas.tree import Node
 __all__ = ["evaluate"]
 
 Real = Any
-_TOO_LARGE = 1e7
+_TOO_LARGE = 1e300
 _BEYOND_FLOAT64 = 1024
 """In powers of two: there float64 has infinity, of which sin and cos are NaN."""
 _LOST_IN_ANY = 10_000

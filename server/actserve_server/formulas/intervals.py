@@ -19,6 +19,7 @@ __all__ = ["Interval", "bounds"]
 _INFINITY = math.inf
 _LARGEST = 1.79e308
 _LEAST = 5e-324
+_TWO_OVER_SQRT_PI = 2 / math.sqrt(math.pi)
 _SLACK = 2.0**-48
 """Relative; the C library's functions are wrong by some 2^-52."""
 
@@ -183,7 +184,22 @@ def _max(a: Interval, b: Interval) -> Interval:
 
 
 def _bell(u: float) -> float:
-    return 0.0 if abs(u) > 350 else 1 / math.cosh(u) ** 2
+    """1/cosh(u)^2, which is less than any number of float64 from 375 on."""
+    if abs(u) > 375:
+        return 0.0
+    decay = 1 / math.cosh(u)
+    return decay * decay
+
+
+def _gaussian(u: Interval) -> Interval:
+    """exp(-u^2), of an interval for u^2: what rounding does to a square of 500 is more than the slack."""
+    square = _power(u, 2)
+    return _FUNCTIONS["exp"](Interval(-square.high, -square.low, square.undefined))
+
+
+def _erf_slope(u: Interval) -> Interval:
+    found = _mul(_gaussian(u), Interval(_TWO_OVER_SQRT_PI, _TWO_OVER_SQRT_PI))
+    return Interval(max(found.low, 0.0), found.high, found.undefined)
 
 
 def _real_power(u: Interval, v: Interval) -> Interval:
@@ -204,8 +220,8 @@ _FUNCTIONS: Mapping[str, Callable[..., Interval]] = {
     "cosh": _even(lambda u: _INFINITY if abs(u) > 710 else math.cosh(u)),
     "abs": _even(abs),
     "sech_squared": _positive(_even(_bell)),
-    "erf_slope": _positive(_even(lambda u: 2 / math.sqrt(math.pi) * math.exp(-min(u * u, 800.0)))),
-    "gaussian": _positive(_even(lambda u: math.exp(-min(u * u, 800.0)))),
+    "erf_slope": _erf_slope,
+    "gaussian": _gaussian,
     "sin": _wave(math.pi / 2),
     "cos": _wave(0.0),
     "sign": _sign,

@@ -25,8 +25,10 @@ __all__ = ["LONGEST", "NAMES", "builtin_tree", "parse"]
 LONGEST = 1000
 """Of a formula, in characters."""
 _MOST_TOKENS = 500
-_DEEPEST = 40
-"""How many parentheses, and then how many operations, may lie within one another."""
+_MOST_PARENTHESES = 40
+"""How many may lie within one another."""
+_DEEPEST = 150
+"""How many operations may lie within one another: a sum is as deep as it has terms."""
 _LARGEST_EXPONENT = 64
 _LONGEST_NAME = 40
 
@@ -143,8 +145,8 @@ def _look_over(text: str, field: str, longest: int) -> None:
         depth += (token.group() == "(") - (token.group() == ")")
         if depth < 0:
             raise refuse("this parenthesis closes none", place)
-        if depth > _DEEPEST:
-            raise refuse(f"more than {_DEEPEST} parentheses within one another", place)
+        if depth > _MOST_PARENTHESES:
+            raise refuse(f"more than {_MOST_PARENTHESES} parentheses within one another", place)
         place = token.end()
     if depth:
         raise refuse("a parenthesis is not closed", text.rindex("("))
