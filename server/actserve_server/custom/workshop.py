@@ -30,6 +30,9 @@ __all__ = ["TooLong", "Workshop", "WorkshopFailed", "main"]
 
 _START = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from actserve_server.custom import workshop; workshop.main()"
 _READY = b"ready\n"
+_BEGUN = b"begun\n"
+_LONGEST_START_S = 120.0
+"""How long the process may take to start and make ready, on a busy machine: that is no formula's fault, and not in its time."""
 _IDLE_S = 600.0
 _MOST_MEMORY = 4 << 30
 """Of address space beyond what it starts with."""
@@ -57,28 +60,29 @@ class Workshop:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._used = 0.0
+        self._owed = 0
+        """How many answers will come that are none to an entry."""
         self._closed = False
 
     def examine(self, entry: Entry, *, longest: int, within_s: float) -> Report:
         """Compile an entry into the cache, and look into it. Raises TooLong and WorkshopFailed."""
         line = json.dumps({"entry": entry.to_json(), "cache": str(self._cache), "longest": longest}).encode() + b"\n"
-        deadline = time.monotonic() + within_s
         if not self._lock.acquire(timeout=within_s):
             raise TooLong("the formulas before it have taken all the time")
         try:
-            answer = self._ask(line, deadline)
+            answer = self._ask(line, within_s)
         finally:
             self._lock.release()
         if "report" not in answer:
             raise WorkshopFailed(str(answer.get("error", "no answer")))
         return report_from(answer["report"])
 
-    def _ask(self, line: bytes, deadline: float) -> dict[str, Any]:
+    def _ask(self, line: bytes, within_s: float) -> dict[str, Any]:
         try:
             process = self._running()
-            assert process.stdin is not None
-            process.stdin.write(line)
-            process.stdin.flush()
+            self._wait_until_ready(process)
+            deadline = time.monotonic() + within_s
+            self._tell(process, line)
             answer = self._answer(process, deadline)
         except OSError as error:
             self._end()
@@ -92,6 +96,21 @@ class Workshop:
             )
         found: dict[str, Any] = json.loads(answer)
         return found
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Take the answers that are none to an entry. Raises OSError where they do not come."""
+        deadline = time.monotonic() + _LONGEST_START_S
+        while self._owed > 0:
+            answered = self._answer(process, deadline).count(b"\n")
+            if not answered:
+                raise OSError(f"the process did not start, within {_LONGEST_START_S:g} s")
+            self._owed -= answered
+
+    @staticmethod
+    def _tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+        assert process.stdin is not None
+        process.stdin.write(line)
+        process.stdin.flush()
 
     @staticmethod
     def _answer(process: subprocess.Popen[bytes], deadline: float) -> bytes:
@@ -122,15 +141,15 @@ class Workshop:
                 # An interrupt typed at a terminal is the parent's to handle: it may be draining.
                 start_new_session=True,
             )
+            self._owed = 1
+            self._tell(self._process, _BEGUN)
         return self._process
 
     def prepare(self) -> None:
         """Start the process, and let it make ready; returns at once. Without, the first entry waits for that."""
         with contextlib.suppress(OSError), self._lock:
-            process = self._running()
-            assert process.stdin is not None
-            process.stdin.write(_READY)
-            process.stdin.flush()
+            self._tell(self._running(), _READY)
+            self._owed += 1
             self._used = time.monotonic()
 
     def close(self) -> None:
@@ -172,8 +191,10 @@ def main() -> None:
         line = entries.readline()
         if not line:
             return
-        if line == _READY:
-            _make_ready()
+        if line in (_READY, _BEGUN):
+            if line == _READY:
+                _make_ready()
+            answers.write(b"{}\n")
             continue
         answer, definition, cache = _done(line)
         answers.write(json.dumps(answer).encode() + b"\n")
