@@ -12,7 +12,7 @@ BENCH_READY := $(BENCH)/.ready
 FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 
-.PHONY: help demo test test-others test-frameworks faults check docs format generate lock serve bench bench-stats bench-kernels accuracy image-test clean
+.PHONY: help demo test test-others test-frameworks faults soak fuzz check docs format generate lock serve bench bench-stats bench-kernels accuracy image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,8 +40,14 @@ demo: $(READY)  ## train a small network on real digits, every activation comput
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto
 
+fuzz: $(READY)  ## send a million made-up formulas to their parser (an hour)
+	$(BIN)/python -m pytest tests/formulas/test_language.py -k whatever --fuzz-examples 1000000 --timeout 14400
+
 faults: $(READY)  ## kill a server fifty times in the middle of 2 GB streams, in every mode (a quarter of an hour)
 	$(BIN)/python -m pytest tests/system/test_faults.py --kills 50 --kill-mib 2000 --timeout 7200
+
+soak: $(READY)  ## send 20 GB through one stream, and see that memory does not grow (some minutes)
+	$(BIN)/python -m pytest tests/system/test_soak.py -s --soak-gb 20 --timeout 7200
 
 test-others: $(BENCH_READY)  ## run the tests of NumPy, SciPy, ONNX and Keras through the client, and hold penalties to PyTorch's autograd and to Keras
 	$(BENCH)/bin/python -m pytest tests/others

@@ -19,6 +19,18 @@ MakeServer = Callable[..., Server]
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=7, help="how often a server is killed in mid-stream")
     parser.addoption("--kill-mib", type=int, default=48, help="the length of those streams")
+    parser.addoption("--soak-gb", type=float, default=0.5, help="the length of a long stream")
+    parser.addoption("--fuzz-examples", type=int, default=3000, help="how many formulas are made up")
+
+
+@pytest.fixture
+def fuzz_examples(request: pytest.FixtureRequest) -> int:
+    return int(request.config.getoption("--fuzz-examples"))
+
+
+@pytest.fixture
+def soak_gb(request: pytest.FixtureRequest) -> float:
+    return float(request.config.getoption("--soak-gb"))
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ COMPUTE_STREAM = f"/{_SERVICE}/ComputeStream"
 MONITOR = f"/{_SERVICE}/Monitor"
 LIST_ACTIVATIONS = f"/{_SERVICE}/ListActivations"
 GET_ACTIVATION = f"/{_SERVICE}/GetActivation"
+CREATE_ACTIVATION = f"/{_SERVICE}/CreateActivation"
+DELETE_ACTIVATION = f"/{_SERVICE}/DeleteActivation"
 GET_SERVER_INFO = f"/{_SERVICE}/GetServerInfo"
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 

@@ -23,8 +23,9 @@ import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _session, _shards, _shared, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
+from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
 from actserve_client._regions import Regions
@@ -542,6 +543,42 @@ class AsyncClient:
         answer = await self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
         return records.activation(answer.activation)
 
+    async def create_activation(
+        self,
+        name: str,
+        formula: str,
+        *,
+        derivative_formula: str | None = None,
+        description: str = "",
+        bounds: Bounds | None = None,
+        replace: bool = False,
+        validate_only: bool = False,
+        timeout: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **defaults: Any,
+    ) -> records.Activation:
+        """Add an activation of one's own, by its formula; see `Client.create_activation`."""
+        request = _formulas.creation(
+            name,
+            formula,
+            parameters=parameters,
+            keywords=defaults,
+            bounds=bounds,
+            description=description,
+            derivative_formula=derivative_formula,
+            replace=replace,
+            validate_only=validate_only,
+        )
+        answer = await self._unary(
+            _channel.CREATE_ACTIVATION, request, service_pb2.CreateActivationResponse, timeout, once=True
+        )
+        return records.activation(answer.activation)
+
+    async def delete_activation(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove an activation that was added; see `Client.delete_activation`."""
+        request = service_pb2.DeleteActivationRequest(name=_session.text(name, "name"))
+        await self._unary(_channel.DELETE_ACTIVATION, request, service_pb2.DeleteActivationResponse, timeout, once=True)
+
     async def server_info(self, *, timeout: float | None = None) -> records.ServerInfo:
         """The server's version and limits."""
         request = service_pb2.GetServerInfoRequest()
@@ -685,7 +722,10 @@ class AsyncClient:
             raise sending.failure
         attempts.succeeded()
 
-    async def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
+    async def _unary(
+        self, method: str, request: Any, kind: type[Any], timeout: float | None, *, once: bool = False
+    ) -> Any:
+        """A call with one message each way, again where no server was found; `once` for what may not be done twice."""
         pool = await self._open()
         attempts = self._attempts(timeout)
         while True:
@@ -698,6 +738,8 @@ class AsyncClient:
                     except grpc.aio.AioRpcError as error:
                         raise _channel.error_of(error) from None
             except ServerUnavailable as error:
+                if once and error.retry_after_s is None:
+                    raise
                 await asyncio.sleep(attempts.pause_s(error))
             else:
                 attempts.succeeded()

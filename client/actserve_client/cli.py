@@ -20,7 +20,7 @@ import numpy as np
 from actserve import penalties
 from actserve.stats import NeuronStats
 
-from actserve_client import _files, _following, records
+from actserve_client import _files, _following, _reports, records
 from actserve_client._summaries import Nonfinite, Summary
 from actserve_client.client import Client
 from actserve_client.errors import ActserveError, InvalidRequest
@@ -65,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"this needs {missing}: pip install {_PACKAGES[missing]}")
     except InvalidRequest as error:
+        if error.reason == "INVALID_FORMULA":
+            # Its last lines are the formula and a caret, which belong one above the other.
+            print(f"actserve: {error}", file=sys.stderr)
+            return 1
         return _fail(str(error), status=1)
     except (ActserveError, _Failure, OSError, ValueError) as error:
         return _fail(str(error))
@@ -173,6 +177,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_parameters(plot)
     _add_variant(plot)
 
+    create = _command(commands, "create", _create, "add an activation by a formula to a server")
+    create.add_argument("name", metavar="NAME", help="two to four words with dots between them, such as team.swish")
+    create.add_argument(
+        "--formula", required=True, help="f(x), such as 'x * sigmoid(beta * x)'; docs/custom.md has the language"
+    )
+    create.add_argument(
+        "--param",
+        metavar="NAME=DEFAULT[:LOW:HIGH]",
+        action="append",
+        default=[],
+        type=_bounded_parameter,
+        help="a parameter that the formula names, and between what it may be, such as beta=1.0:0:10; may be given again",
+    )
+    create.add_argument("--derivative", metavar="FORMULA", help="f'(x), if another form than the one found is wanted")
+    create.add_argument("--description", default="", help="what it is, in a sentence")
+    create.add_argument("--replace", action="store_true", help="take the place of one of that name")
+    create.add_argument("--validate-only", action="store_true", help="only say what it would be like")
+    create.add_argument("--output", type=Path, metavar="FILE.png", help="also draw it")
+    _add_json(create)
+    delete = _command(commands, "delete", _delete, "remove an activation that was added to a server")
+    delete.add_argument("name", metavar="NAME")
+
     health = _command(commands, "health", _health, "exit 0 when the server is serving", server=False)
     health.add_argument("--server", metavar="ADDRESS", help=f"[$ACTSERVE_ADDRESS or {_HEALTH_ADDRESS}]")
     health.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the answer [5]")
@@ -243,6 +269,17 @@ def _parameter(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def _bounded_parameter(text: str) -> tuple[str, float, tuple[float, float] | None]:
+    name, value = _parameter(text)
+    try:
+        default, *bounds = [float(part) for part in value.split(":")]
+        if len(bounds) not in (0, 2):
+            raise ValueError(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither NAME=DEFAULT nor NAME=DEFAULT:LOW:HIGH") from None
+    return name, default, (bounds[0], bounds[1]) if bounds else None
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, Any]:
@@ -613,7 +650,11 @@ def _describe(options: argparse.Namespace) -> None:
         found = client.describe(options.name)
     if options.json:
         _print_json(found)
-        return
+    else:
+        _show(found)
+
+
+def _show(found: records.Activation) -> None:
     traits = found.traits
     rows = [
         ("kind", found.kind),
@@ -633,7 +674,52 @@ def _describe(options: argparse.Namespace) -> None:
         ("choose it", found.advice),
         ("reference", found.reference),
     ]
+    if found.report is not None:
+        known = ("f(x)", "f'(x)")
+        rows = [row for row in rows if row[0] in known or row[0].startswith("parameter ")] + _reports.rows(found.report)
     _print_table(("", ""), rows, title=f"{found.name}: {found.summary}")
+
+
+def _create(options: argparse.Namespace) -> None:
+    defaults = {name: default for name, default, _ in options.param}
+    if len(defaults) < len(options.param):
+        raise InvalidRequest("--param names a parameter twice", field="param")
+    with Client(options.server) as client:
+        found = client.create_activation(
+            options.name,
+            options.formula,
+            derivative_formula=options.derivative,
+            description=options.description,
+            bounds={name: bounds for name, _, bounds in options.param if bounds is not None},
+            replace=options.replace,
+            validate_only=options.validate_only,
+            parameters=defaults,
+        )
+        if options.output:
+            _draw_created(client, options, found)
+        if options.json:
+            _print_json(found)
+        else:
+            _show(found)
+    if not (options.server or os.environ.get("ACTSERVE_ADDRESS") or options.validate_only):
+        print(
+            "actserve: no server was named, so this was a private one, and the activation is gone with it; "
+            "--server ADDRESS keeps it",
+            file=sys.stderr,
+        )
+
+
+def _draw_created(client: Client, options: argparse.Namespace, found: records.Activation) -> None:
+    from actserve_client.plotting import plot_activations
+
+    if options.validate_only:
+        raise InvalidRequest("--output draws what was created, and --validate-only creates nothing", field="output")
+    plot_activations(client, [found.name], options.output)
+
+
+def _delete(options: argparse.Namespace) -> None:
+    with Client(options.server) as client:
+        client.delete_activation(options.name)
 
 
 def _yes(value: bool) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _session, _shards, _shared, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
+from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
 from actserve_client._regions import Regions
@@ -649,6 +650,61 @@ class Client:
         answer = self._unary(_channel.GET_ACTIVATION, request, service_pb2.GetActivationResponse, timeout)
         return records.activation(answer.activation)
 
+    def create_activation(
+        self,
+        name: str,
+        formula: str,
+        *,
+        derivative_formula: str | None = None,
+        description: str = "",
+        bounds: Bounds | None = None,
+        replace: bool = False,
+        validate_only: bool = False,
+        timeout: float | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        **defaults: Any,
+    ) -> records.Activation:
+        """Add an activation of one's own, by its formula; it computes like any other from then on.
+
+        >>> swish = client.create_activation("team.swish", "x / (1 + exp(-beta * x))", beta=1.0)
+        >>> swish.report.rewrites[0].after
+        'silu(x, beta=beta)'
+        >>> client.forward("team.swish", np.array([1.0]), beta=2.0)
+        array([0.88079708])
+
+        A formula is made of x, parameters, numbers, + - * / **, comparisons, and, or, not, `a if condition else b`, functions such as
+        exp, log1p, tanh, erf, min, max, clip, where, and the activations that work element by element, by name; docs/custom.md has
+        all of it. Keywords are the parameters' defaults (`parameters` where a name collides), `bounds` what they may be:
+        `bounds={"beta": (0, 10)}`. The derivative is found by itself, or given and then checked. What can be said more exactly is.
+
+        The answer is what `describe` tells, with a `report`: whether it is monotonic, its range, zeros, kinks, steepest slope,
+        where it saturates, is NaN or dead, its largest error and its speed, and what of that is proved.
+
+        Names have a dot. One that exists raises ActivationExists unless it is to be replaced (computations in progress go on with the
+        old one); with `validate_only` nothing is created. A formula that is wrong raises InvalidRequest, whose text shows the
+        place. A private server forgets it at its end. PermissionDenied: the server allows no creation.
+        """
+        request = _formulas.creation(
+            name,
+            formula,
+            parameters=parameters,
+            keywords=defaults,
+            bounds=bounds,
+            description=description,
+            derivative_formula=derivative_formula,
+            replace=replace,
+            validate_only=validate_only,
+        )
+        answer = self._unary(
+            _channel.CREATE_ACTIVATION, request, service_pb2.CreateActivationResponse, timeout, once=True
+        )
+        return records.activation(answer.activation)
+
+    def delete_activation(self, name: str, *, timeout: float | None = None) -> None:
+        """Remove an activation that was added. Raises UnknownActivation where there is none, and InvalidRequest for the catalogue's."""
+        request = service_pb2.DeleteActivationRequest(name=_session.text(name, "name"))
+        self._unary(_channel.DELETE_ACTIVATION, request, service_pb2.DeleteActivationResponse, timeout, once=True)
+
     def server_info(self, *, timeout: float | None = None) -> records.ServerInfo:
         """The server's version and limits."""
         request = service_pb2.GetServerInfoRequest()
@@ -778,7 +834,8 @@ class Client:
             raise sending.failure
         attempts.succeeded()
 
-    def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None) -> Any:
+    def _unary(self, method: str, request: Any, kind: type[Any], timeout: float | None, *, once: bool = False) -> Any:
+        """A call with one message each way, again where no server was found; `once` for what may not be done twice."""
         attempts = self._attempts(timeout)
         while True:
             try:
@@ -790,6 +847,8 @@ class Client:
                     except grpc.RpcError as error:
                         raise _channel.error_of(error) from None
             except ServerUnavailable as error:
+                if once and error.retry_after_s is None:
+                    raise
                 time.sleep(attempts.pause_s(error))
             else:
                 attempts.succeeded()

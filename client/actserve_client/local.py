@@ -6,19 +6,16 @@ It is what `Client()` uses when no address is given. The parent never imports th
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import weakref
-from pathlib import Path
 from types import TracebackType
-
-from actserve import shared
 
 from actserve_client.errors import ServerUnavailable
 
@@ -48,7 +45,15 @@ class LocalServer:
             )
         folder = tempfile.mkdtemp(prefix="actserve-")
         self.address = f"unix:{folder}/socket"
-        options = {"log_level": "warning", **settings, "address": self.address, "grace_s": 2.0}
+        # What is added to a private server ends with it.
+        options = {
+            "log_level": "warning",
+            "activations_dir": "",
+            "workers": 1,
+            **settings,
+            "address": self.address,
+            "grace_s": 2.0,
+        }
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "actserve_server", "serve", "--private", *arguments],
@@ -97,20 +102,16 @@ class LocalServer:
 def _stop(process: subprocess.Popen[bytes], folder: str) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.close()
+    # Told once: the end of its input would be a second signal to it, at which it stops at once and leaves its sockets.
     process.terminate()
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    process.stdin.close()
     process.stdout.close()
-    # Of a server that was killed; the second is where it gave shared memory.
-    for name in ("socket", f"socket{shared.SUFFIX}"):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"{folder}/{name}")
-    with contextlib.suppress(FileNotFoundError):
-        Path(folder).rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 __all__ = ["LocalServer"]

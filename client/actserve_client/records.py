@@ -87,6 +87,57 @@ class Library:
     """The parameters' names there, each with ours."""
 
 
+Span = tuple[float, float]
+"""From one number to another, which may be infinite."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Rewrite:
+    """What a server says otherwise than a formula did, because it loses fewer digits so."""
+
+    before: str
+    after: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an added activation is like, at its parameters' defaults. What is "proved" holds for |x| up to 700."""
+
+    monotonic: str
+    """"increasing" (it never falls), "decreasing", "constant" or "neither"."""
+    monotonic_proof: str
+    """"proved", by interval arithmetic or an example, or "sampled", from values at many numbers."""
+    range: Span
+    range_proof: str
+    zeros: tuple[float, ...]
+    """Where it is 0, in [-30, 30]."""
+    kinks: tuple[float, ...]
+    """Where its derivative jumps, or it does, in [-30, 30]."""
+    saturates: str
+    """On which side its slope tends to 0: "no", "left", "right" or "both"."""
+    lipschitz: float
+    """The largest |f'|."""
+    lipschitz_proof: str
+    zero_centred: bool
+    """Whether it takes both signs."""
+    nan_regions: tuple[Span, ...]
+    """Where it or its derivative is NaN."""
+    infinite_regions: tuple[Span, ...]
+    """Where it or its derivative is infinite."""
+    dead_zone: Span | None
+    """The longest interval in which its slope is 0."""
+    worst_ulp: float
+    """The largest error found in float64, in units in the last place."""
+    worst_ulp_at: float
+    derivative_worst_ulp: float
+    derivative_worst_ulp_at: float
+    speed_gb_per_s: float
+    """How fast one core of the server computes it in float64, bytes read and written."""
+    derivative_speed_gb_per_s: float
+    rewrites: tuple[Rewrite, ...]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Activation:
     """An activation, as the server declares it."""
@@ -112,6 +163,10 @@ class Activation:
     """The parameters that `derivative(..., parameter_gradients=True)` gives gradients of."""
     constraints: tuple[str, ...]
     """What must hold between parameters, in words."""
+    report: Report | None = None
+    """Of one that `create_activation` added: what was found out about it."""
+    revision: str = ""
+    """Of one that `create_activation` added: tells two apart that had the same name."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -144,6 +199,16 @@ class ServerInfo:
     max_concurrency: int
     regularizers: tuple[str, ...] = ()
     """The penalties that `regularization` takes."""
+    instance: str = ""
+    """Tells processes apart: another one for each, and for each start."""
+    worker: int = 0
+    """Which of the workers behind its address answered."""
+    allows_create: bool = False
+    """Whether `create_activation` and `delete_activation` are allowed."""
+    max_activations: int = 0
+    """How many may be added, all together."""
+    max_formula_length: int = 0
+    """In characters."""
 
 
 def activation(message: catalogue_pb2.Activation) -> Activation:
@@ -169,7 +234,47 @@ def activation(message: catalogue_pb2.Activation) -> Activation:
         libraries=tuple(_library(library) for library in message.libraries),
         parameter_gradients=tuple(message.parameter_gradients),
         constraints=tuple(message.constraints),
+        report=_report(message.report) if message.HasField("report") else None,
+        revision=message.revision,
     )
+
+
+_PROOFS = {catalogue_pb2.PROOF_PROVED: "proved", catalogue_pb2.PROOF_SAMPLED: "sampled"}
+_MONOTONICITIES = {
+    catalogue_pb2.MONOTONICITY_INCREASING: "increasing",
+    catalogue_pb2.MONOTONICITY_DECREASING: "decreasing",
+    catalogue_pb2.MONOTONICITY_CONSTANT: "constant",
+    catalogue_pb2.MONOTONICITY_NEITHER: "neither",
+}
+
+
+def _report(message: catalogue_pb2.FormulaReport) -> Report:
+    return Report(
+        monotonic=_MONOTONICITIES.get(message.monotonic, "unknown"),
+        monotonic_proof=_PROOFS.get(message.monotonic_proof, "unknown"),
+        range=_span(message.range),
+        range_proof=_PROOFS.get(message.range_proof, "unknown"),
+        zeros=tuple(message.zeros),
+        kinks=tuple(message.kinks),
+        saturates=_SATURATIONS.get(message.saturates, "unknown"),
+        lipschitz=message.lipschitz,
+        lipschitz_proof=_PROOFS.get(message.lipschitz_proof, "unknown"),
+        zero_centred=message.zero_centred,
+        nan_regions=tuple(_span(span) for span in message.nan_regions),
+        infinite_regions=tuple(_span(span) for span in message.infinite_regions),
+        dead_zone=_span(message.dead_zone) if message.HasField("dead_zone") else None,
+        worst_ulp=message.worst_ulp,
+        worst_ulp_at=message.worst_ulp_at,
+        derivative_worst_ulp=message.derivative_worst_ulp,
+        derivative_worst_ulp_at=message.derivative_worst_ulp_at,
+        speed_gb_per_s=message.speed_gb_per_s,
+        derivative_speed_gb_per_s=message.derivative_speed_gb_per_s,
+        rewrites=tuple(Rewrite(r.before, r.after, r.reason) for r in message.rewrites),
+    )
+
+
+def _span(message: catalogue_pb2.NumberSpan) -> Span:
+    return message.low, message.high
 
 
 def _library(message: catalogue_pb2.LibraryName) -> Library:
@@ -216,12 +321,17 @@ def server_info(message: service_pb2.ServerInfo) -> ServerInfo:
         max_lead_bytes=message.max_lead_bytes,
         max_dimensions=message.max_dimensions,
         max_concurrency=message.max_concurrency,
+        allows_create=message.allows_create,
+        max_activations=message.max_activations,
+        max_formula_length=message.max_formula_length,
         regularizers=tuple(
             compute_pb2.Regularizer.Name(number).removeprefix("REGULARIZER_").lower()
             for number in message.regularizers
             if number in compute_pb2.Regularizer.values()
         ),
+        instance=message.instance,
+        worker=message.worker,
     )
 
 
-__all__ = ["Activation", "Alert", "Library", "Parameter", "ServerInfo", "Traits", "Value"]
+__all__ = ["Activation", "Alert", "Library", "Parameter", "Report", "Rewrite", "ServerInfo", "Traits", "Value"]

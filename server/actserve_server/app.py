@@ -6,7 +6,9 @@ import contextlib
 import ctypes
 import logging
 import os
+import secrets
 from concurrent import futures
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
@@ -17,6 +19,9 @@ from grpc_reflection.v1alpha import reflection
 
 from actserve_server import __version__, messages
 from actserve_server.config import LARGEST_CHUNK_BYTES, Config, ConfigError
+from actserve_server.custom.creation import Creation, Quotas
+from actserve_server.custom.registry import Registry
+from actserve_server.custom.workshop import Workshop
 from actserve_server.engine.plan import Limits
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
@@ -24,6 +29,7 @@ from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
 from actserve_server.regions import Broker, Regions, memory_bytes
 from actserve_server.service import SERVICE_NAME, Gate, Servicer
+from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
     from actserve_server.metrics import Endpoint
@@ -49,8 +55,10 @@ class Server:
     Raises ConfigError when an address can't be listened on.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, worker: int | None = None) -> None:
+        """`worker` is its number among those that share a port; None where it is alone."""
         self._config = config
+        self._worker = worker
         limits = Limits(
             chunk_bytes=config.chunk_bytes,
             max_chunk_bytes=LARGEST_CHUNK_BYTES,
@@ -69,13 +77,26 @@ class Server:
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[CallInterceptor()],
-            options=_channel_options(config),
+            options=_channel_options(config, shared_port=worker is not None),
         )
         self._monitors = Monitors()
         most = min(config.max_shared_bytes, memory_bytes() // 2)
         self._regions = Regions(most, config.max_shared_bytes_per_client)
         self._brokers: list[Broker] = []
-        self._servicer = Servicer(limits, self._gate, _server_info(config), self._team, self._monitors, self._regions)
+        longest = config.max_formula_length
+        registry = _registry(config)
+        quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
+        self._workshop = Workshop(compiler.directory())
+        self._servicer = Servicer(
+            limits,
+            self._gate,
+            _server_info(config, worker or 0),
+            self._team,
+            self._monitors,
+            registry,
+            Creation(registry, self._workshop, quotas),
+            self._regions,
+        )
         self._server.add_generic_rpc_handlers((self._servicer.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
@@ -114,6 +135,10 @@ class Server:
 
         return Endpoint(address, self._monitors.watched)
 
+    def watched(self) -> list[Watched]:
+        """The layers that are monitored."""
+        return list(self._monitors.watched())
+
     def start(self) -> None:
         """Begin to serve."""
         _tune_allocator()
@@ -123,10 +148,17 @@ class Server:
         self._set_health(health_pb2.HealthCheckResponse.SERVING)
         if self._metrics:
             self._metrics.start()
-        log.info(
+        # Of workers the supervisor says so, once for all.
+        log.log(
+            logging.INFO if self._worker is None else logging.DEBUG,
             "serving",
             extra={"addresses": self.addresses, "metrics_address": self.metrics_address, "version": __version__},
         )
+
+    def prepare(self) -> None:
+        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays."""
+        if self._config.allow_create:
+            self._workshop.prepare()
 
     def stop(self, grace_s: float | None = None) -> None:
         """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
@@ -142,6 +174,7 @@ class Server:
             self._metrics.stop()
         self._health_threads.shutdown()
         self._team.close()
+        self._workshop.close()
         compiler.close()
         for address in self.addresses:
             if address.startswith("unix:"):
@@ -155,18 +188,27 @@ class Server:
             self._health.set(name, status)
 
 
-def _channel_options(config: Config) -> list[tuple[str, int]]:
+def _registry(config: Config) -> Registry:
+    """The activations. Raises ConfigError where the folder of added ones can't be read."""
+    try:
+        return Registry(Path(config.activations_dir) if config.activations_dir else None, config.max_formula_length)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(f"--activations-dir: {config.activations_dir!r} can't be used: {reason}") from None
+
+
+def _channel_options(config: Config, *, shared_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", config.max_request_bytes + _FRAME_BYTES),
         ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share its calls by chance; the second is to fail at its start instead.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port would share its calls by chance; the second is to fail at its start instead, unless both are workers.
+        ("grpc.so_reuseport", int(shared_port)),
         # Fewer, larger HTTP/2 frames for the chunks.
         ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
     ]
 
 
-def _server_info(config: Config) -> service_pb2.ServerInfo:
+def _server_info(config: Config, worker: int) -> service_pb2.ServerInfo:
     return service_pb2.ServerInfo(
         version=__version__,
         data_types=wire.COMPUTABLE,
@@ -179,6 +221,11 @@ def _server_info(config: Config) -> service_pb2.ServerInfo:
         max_lead_bytes=config.max_lead_bytes,
         max_dimensions=config.max_dimensions,
         max_concurrency=config.max_concurrency,
+        instance=secrets.token_hex(8),
+        worker=worker,
+        allows_create=config.allow_create,
+        max_activations=config.max_activations,
+        max_formula_length=config.max_formula_length,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,12 +26,16 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="start the server",
         description="Serve until SIGTERM or SIGINT; then say NOT_SERVING, finish what runs within the grace, and stop. "
-        "A second signal stops at once. Each option is also an environment variable, named beside it.",
+        "A second signal stops at once; with --workers, SIGHUP renews the workers one by one. Each option is also an "
+        "environment variable, named beside it.",
     )
     add_arguments(serve)
     # For actserve_client.local: say "ready" on the standard output, live no longer than whoever holds the standard
     # input, and take the socket's folder along at the end.
     serve.add_argument("--private", action="store_true", help=argparse.SUPPRESS)
+    # For actserve_server.supervisor: the number of this worker, and a folder that goes when the supervisor was killed.
+    serve.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--temporary", default="", help=argparse.SUPPRESS)
     warm = commands.add_parser(
         "warm",
         help="compile all kernels into the cache",
@@ -47,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load(options)
         if options.command == "warm":
             return _warm(config)
+        if options.worker is not None:
+            return _work(config, options.worker, options.temporary)
+        if config.workers > 1:
+            return _supervise(config, private=options.private)
         return _serve(config, private=options.private)
     except ConfigError as error:
         print(f"actserve: {error}", file=sys.stderr)
@@ -73,6 +82,8 @@ def _serve(config: Config, *, private: bool) -> int:
     if private:
         print("ready", flush=True)
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
+    else:
+        server.prepare()
     stop.wait()
     server.stop()
     if private:
@@ -80,6 +91,53 @@ def _serve(config: Config, *, private: bool) -> int:
             # Goes only when it is empty, as it is when it was made for the socket.
             with contextlib.suppress(OSError):
                 Path(address.removeprefix("unix:")).parent.rmdir()
+    return 0
+
+
+def _supervise(config: Config, *, private: bool) -> int:
+    from actserve_server.observability import set_up_logging
+    from actserve_server.supervisor import Supervisor
+
+    if private:
+        raise ConfigError(f"--workers: {config.workers}, and a private server has 1")
+    set_up_logging(config)
+    return Supervisor(config).run()
+
+
+def _work(config: Config, worker: int, temporary: str) -> int:
+    """Serve as one of several, until told to stop or the supervisor is gone."""
+    from actserve_server.app import Server
+    from actserve_server.link import Link, attend
+    from actserve_server.observability import set_up_logging
+
+    link = Link.of_worker()
+    set_up_logging(config, worker=worker)
+    stop = threading.Event()
+    # However many signals come: a service manager may send its own to all processes beside the supervisor's.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    orphaned = threading.Event()
+
+    def follow() -> None:
+        attend(link, server.watched)
+        orphaned.set()
+        stop.set()
+
+    try:
+        server = Server(config, worker=worker)
+    except ConfigError as error:
+        link.send({"error": str(error)})
+        return 2
+    server.start()
+    with contextlib.suppress(OSError):
+        link.send({"ready": True})
+    threading.Thread(target=follow, daemon=True).start()
+    if worker == 0:
+        server.prepare()
+    stop.wait()
+    server.stop()
+    if temporary and orphaned.is_set():
+        shutil.rmtree(temporary, ignore_errors=True)
     return 0
 
 

@@ -76,6 +76,12 @@ class Config:
     max_concurrency: int = _setting(
         64, "How many computations run at once; more are refused with the advice to try again.", low=1, high=4096
     )
+    workers: int = _setting(
+        1,
+        "How many processes serve, behind one port (on Linux); one that dies is started anew. Of unix:PATH the second listens at PATH.1, and so on.",
+        low=1,
+        high=256,
+    )
     max_shared_bytes: int = _setting(
         4 * GIB,
         "The most memory shared with clients on this host, all together; never more than half of what the machine or the container has. 0: none.",
@@ -85,7 +91,7 @@ class Config:
     max_shared_bytes_per_client: int = _setting(GIB, "The most memory shared with one client.", low=MIB, high=1 << 50)
     threads: int = _setting(
         0,
-        "How many cores computations may use, all together: a large one is shared among those free. 0: all.",
+        "How many cores computations may use, all together: a large one is shared among those free. 0: all. Workers share them out.",
         low=0,
         high=1024,
     )
@@ -98,6 +104,16 @@ class Config:
     metrics_address: str = _setting(
         "", "Where Prometheus finds the gauges of monitored layers: HOST:PORT (port 0: any free one). Empty: nowhere."
     )
+    allow_create: bool = _setting(True, "Whether callers may add activations by formulas, and remove them.")
+    activations_dir: str = _setting(
+        "",
+        "Where activations that callers add are kept, a file each; servers may share it. Empty: in memory, until the server ends.",
+    )
+    max_activations: int = _setting(1000, "How many activations callers may add, all together.", low=0, high=100_000)
+    max_formula_length: int = _setting(1000, "The longest formula, in characters.", low=1, high=1000)
+    max_create_s: float = _setting(
+        20.0, "How long a formula may take to be compiled and looked into, in seconds.", low=0.1, high=600
+    )
     log_level: str = _setting("info", "The least level logged.", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
         "auto",
@@ -109,9 +125,13 @@ class Config:
         for field in dataclasses.fields(self):
             value, meta = getattr(self, field.name), field.metadata
             if meta["choices"] and value not in meta["choices"]:
-                raise ConfigError(f"{_flag(field.name)}: {value!r} is not one of {', '.join(meta['choices'])}")
-            if isinstance(value, (int, float)) and not meta["low"] <= value <= meta["high"]:
-                raise ConfigError(f"{_flag(field.name)}: {value} is not between {meta['low']} and {meta['high']}")
+                raise ConfigError(f"{flag(field.name)}: {value!r} is not one of {', '.join(meta['choices'])}")
+            if (
+                isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and not meta["low"] <= value <= meta["high"]
+            ):
+                raise ConfigError(f"{flag(field.name)}: {value} is not between {meta['low']} and {meta['high']}")
         if not all(self.addresses):
             raise ConfigError(f"--address: {self.address!r} names no address, or an empty one")
         for address in self.addresses:
@@ -132,7 +152,8 @@ class Config:
         return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "actserve"
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The option of a setting on the command line."""
     return "--" + name.replace("_", "-")
 
 
@@ -154,10 +175,15 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "kib": KIB, "m
 _UNITS |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "b": 1}
 
 
+_SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
 def parse_value(name: str, text: str, source: str) -> Any:
     """The value of a setting given as text; `source` is what the user called it, for the message of ConfigError."""
     default = Config.__dataclass_fields__[name].default
     try:
+        if isinstance(default, bool):
+            return _SWITCH[text.strip().lower()]
         if isinstance(default, float):
             return float(text)
         if isinstance(default, int):
@@ -166,6 +192,7 @@ def parse_value(name: str, text: str, source: str) -> Any:
             return int(digits.strip().replace("_", "")) * _UNITS[number[len(digits) :]]
     except (ValueError, KeyError):
         kind = "a size, such as 1048576 or 64MiB" if name.endswith("_bytes") else "a number"
+        kind = "true or false" if isinstance(default, bool) else kind
         raise ConfigError(f"{source}: {text!r} is not {kind}") from None
     return text
 
@@ -175,11 +202,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Config):
         default: Any = field.default
         shown = f"{default // MIB} MiB" if field.name.endswith("_bytes") and default >= MIB else default
+        switch = isinstance(default, bool)
+        shown = str(default).lower() if switch else shown
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
-            _flag(field.name),
+            flag(field.name),
             metavar=(field.metadata["choices"] and "|".join(field.metadata["choices"]))
-            or field.name.split("_")[-1].upper(),
+            or ("true|false" if switch else field.name.split("_")[-1].upper()),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )
 
@@ -200,7 +229,7 @@ def load(arguments: Sequence[str] | argparse.Namespace, environ: Mapping[str, st
         option = getattr(arguments, field.name, None)
         variable = environment_name(field.name)
         if option is not None:
-            given[field.name] = parse_value(field.name, option, _flag(field.name))
+            given[field.name] = parse_value(field.name, option, flag(field.name))
         elif environ.get(variable):
             given[field.name] = parse_value(field.name, environ[variable], variable)
     return Config(**given)

@@ -9,6 +9,7 @@
     │   ├── InvalidShape         dimensions that are negative, too many, or do not fit together
     │   ├── InvalidAxis          an axis outside the tensor, or where there is none
     │   ├── InvalidOption        an option that is missing, contradictory or not allowed
+    │   ├── InvalidFormula       a formula that can't be read, or a parameter of it
     │   ├── OutOfDomain          data for which what is asked has no value
     │   ├── Nonfinite            a NaN or an infinity, where the caller wants none
     │   ├── InvalidState         bytes that are no state, or states that do not merge
@@ -17,9 +18,12 @@
     │   ├── StreamEndedEarly     the input ended in the middle of a tensor, or before any
     │   ├── UnexpectedFrame      a frame that can't come here
     │   └── MalformedMessage     bytes that are no message
+    ├── ActivationExists         an activation of that name exists
+    ├── CreationOff              nobody may add or remove activations here
     ├── OtherBits                a result that another server began, and that would go on otherwise here
     ├── UnknownRegion            shared memory that there is not, or no longer
     ├── LimitExceeded            beyond a limit of the settings: it always will be
+    ├── CompileLimit             a kernel of an added activation that takes too long to compile
     ├── Busy                     as much as may run at once is running: try again
     └── Draining                 the server is shutting down: try another
 
@@ -115,6 +119,18 @@ class MalformedMessage(InvalidRequest):
     """Expected error: bytes that are not a message of the declared type."""
 
 
+class InvalidFormula(InvalidRequest):
+    """Expected error: a formula that can't be read, or a parameter of it; the message shows the place."""
+
+
+class ActivationExists(RequestError):
+    """Expected error: an activation of that name exists, and was not to be replaced."""
+
+
+class CreationOff(RequestError):
+    """Expected error: the server's settings let nobody add or remove activations."""
+
+
 class OtherBits(RequestError):
     """Expected error: a part of a result is asked for whose other parts have bits that this server would not compute."""
 
@@ -129,13 +145,24 @@ class UnknownRegion(RequestError):
 class LimitExceeded(RequestError):
     """Expected error: beyond a limit of the server's settings, so trying again is useless."""
 
-    def __init__(self, what: str, *, field: str, value: int, limit: int, setting: str) -> None:
+    def __init__(self, what: str, *, field: str, value: float, limit: float, setting: str) -> None:
         super().__init__(
             f"{what}: {value:,} is more than this server's {setting} of {limit:,}",
             field=field,
             value=value,
             limit=limit,
             setting=setting,
+        )
+
+
+class CompileLimit(RequestError):
+    """Expected error: a kernel of an added activation was not compiled within the limit; a shorter formula may be."""
+
+    def __init__(self, what: str, limit_s: float) -> None:
+        super().__init__(
+            f"{what} was not compiled within {limit_s:g} s; a shorter formula may be",
+            field="header.activation",
+            limit=f"{limit_s:g} s",
         )
 
 

@@ -100,7 +100,7 @@ _WHOLE_KINDS = ("integer", "seed", "axis")
 _MOST_PARAMETER_DIMENSIONS = 32
 """As many as every version of NumPy takes."""
 _TENSOR_TYPES = (tensor_pb2.DATA_TYPE_FLOAT, tensor_pb2.DATA_TYPE_DOUBLE)
-_SATURATIONS = {
+SATURATIONS = {
     "no": catalogue_pb2.SATURATION_NONE,
     "left": catalogue_pb2.SATURATION_LEFT,
     "right": catalogue_pb2.SATURATION_RIGHT,
@@ -443,7 +443,7 @@ def activation(record: Record) -> catalogue_pb2.Activation:
         traits=catalogue_pb2.Traits(
             monotonic=record.traits.monotonic,
             zero_centred=record.traits.zero_centred,
-            saturates=_SATURATIONS[record.traits.saturates],
+            saturates=SATURATIONS[record.traits.saturates],
             smooth=record.traits.smooth,
         ),
         kinks=record.kinks if isinstance(record, Activation) else (),

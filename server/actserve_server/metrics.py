@@ -9,15 +9,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from actserve_server.config import ConfigError
-from actserve_server.monitoring import Watched
+from actserve_server.watched import Watched
 
 log = logging.getLogger("actserve.server")
 
@@ -54,6 +54,51 @@ class Layers(Collector):
             yield family
 
 
+class Worker(Protocol):
+    """What is told of a worker."""
+
+    @property
+    def index(self) -> int:
+        """Its number."""
+
+    @property
+    def up(self) -> bool:
+        """Whether it serves."""
+
+    @property
+    def restarts(self) -> int:
+        """How often another took its place."""
+
+    @property
+    def started(self) -> float:
+        """When it was started, in seconds since 1970."""
+
+
+class Workers(Collector):
+    """The gauges of the workers that a supervisor has."""
+
+    def __init__(self, states: Callable[[], Sequence[Worker]]) -> None:
+        self._states = states
+
+    def describe(self) -> Iterable[Metric]:
+        """The gauges without values, so that registering asks for none."""
+        return [
+            GaugeMetricFamily("actserve_worker_up", "Whether the worker serves.", labels=("worker",)),
+            CounterMetricFamily("actserve_worker_restarts", "How often another took its place.", labels=("worker",)),
+            GaugeMetricFamily("actserve_worker_start_time_seconds", "When it was started.", labels=("worker",)),
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        """The gauges as they are now."""
+        up, restarts, started = self.describe()
+        for worker in self._states():
+            label = [str(worker.index)]
+            up.add_metric(label, float(worker.up))  # type: ignore[attr-defined]  # what `describe` made
+            restarts.add_metric(label, worker.restarts)  # type: ignore[attr-defined]
+            started.add_metric(label, worker.started)  # type: ignore[attr-defined]
+        yield from (up, restarts, started)
+
+
 class _Quiet(WSGIRequestHandler):
     """Logs requests with the server's own log, at DEBUG, as machinery makes them over and over."""
 
@@ -71,9 +116,16 @@ class _Threading(ThreadingMixIn, WSGIServer):
 class Endpoint:
     """Serves /metrics at HOST:PORT from `start` to `stop`. Raises ConfigError when that can't be listened on."""
 
-    def __init__(self, address: str, watched: Callable[[], Sequence[Watched]]) -> None:
+    def __init__(
+        self,
+        address: str,
+        watched: Callable[[], Sequence[Watched]],
+        workers: Callable[[], Sequence[Worker]] | None = None,
+    ) -> None:
         registry = CollectorRegistry()
         registry.register(Layers(watched))
+        if workers is not None:
+            registry.register(Workers(workers))
         host, _, port = address.rpartition(":")
         try:
             self._server = make_server(

@@ -7,10 +7,9 @@ call, and so does what spoils a layer in the middle of a batch: the caller has t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import grpc
 from actserve import wire
@@ -19,6 +18,7 @@ from actserve.v1 import monitor_pb2
 from actserve_server import messages
 from actserve_server.engine.inlets import Chunk
 from actserve_server.engine.layers import Layer, Thresholds
+from actserve_server.engine.names import BUILT_IN, Names
 from actserve_server.engine.plan import Limits
 from actserve_server.errors import (
     ChunkOutOfPlace,
@@ -32,6 +32,7 @@ from actserve_server.errors import (
 )
 from actserve_server.kernels.threads import Team
 from actserve_server.status import status_of
+from actserve_server.watched import Watched
 
 _LONGEST_NAME_BYTES = 256
 _FIGURES = {
@@ -42,17 +43,6 @@ _FIGURES = {
 }
 
 Message = monitor_pb2.MonitorRequest
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Watched:
-    """A layer of a stream that is open, for whoever shows its figures."""
-
-    stream: int
-    """The server's number of the stream."""
-    monitor: str
-    layer: str
-    figures: Callable[[], Mapping[str, float]]
 
 
 class Monitors:
@@ -100,9 +90,10 @@ class Monitors:
 class MonitorStream:
     """One call of Monitor."""
 
-    def __init__(self, limits: Limits, team: Team) -> None:
+    def __init__(self, limits: Limits, team: Team, names: Names = BUILT_IN) -> None:
         self._limits = limits
         self._team = team
+        self._names = names
         self._latest = 0
         self._refused = -1
         self.layers: dict[str, tuple[str, Layer]] = {}
@@ -168,6 +159,7 @@ class MonitorStream:
                 thresholds=_thresholds(asked.thresholds),
                 snapshot_every_samples=asked.snapshot_every_samples,
                 state=bytes(state) if asked.state_bytes else None,
+                names=self._names,
             )
         except RequestError as error:
             yield _failure(message.number, asked.layer, error, of_layer=True)

@@ -10,7 +10,20 @@ from pythonjsonlogger.json import JsonFormatter
 
 from actserve_server.config import Config
 
-_EXTRA = ("code", "seconds", "peer", "field", "reason", "error_id")
+_EXTRA = (
+    "worker",
+    "pid",
+    "status",
+    "pause_s",
+    "addresses",
+    "metrics_address",
+    "code",
+    "seconds",
+    "peer",
+    "field",
+    "reason",
+    "error_id",
+)
 
 
 class _TextFormatter(logging.Formatter):
@@ -23,8 +36,20 @@ class _TextFormatter(logging.Formatter):
         return f"{head} {facts}{newline}{traceback}" if facts else line
 
 
-def set_up_logging(config: Config, stream: TextIO = sys.stderr) -> None:
-    """Send the server's log to a stream, by default the standard error."""
+class _Named(logging.Filter):
+    """Puts a worker's number and process on its lines."""
+
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.worker, record.pid = self._worker, record.process
+        return True
+
+
+def set_up_logging(config: Config, stream: TextIO = sys.stderr, *, worker: int | None = None) -> None:
+    """Send the server's log to a stream, by default the standard error. The lines of a worker say which it is."""
     as_json = config.log_format == "json" or (config.log_format == "auto" and not stream.isatty())
     handler = logging.StreamHandler(stream)
     if as_json:
@@ -36,6 +61,8 @@ def set_up_logging(config: Config, stream: TextIO = sys.stderr) -> None:
         )
     else:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    if worker is not None:
+        handler.addFilter(_Named(worker))
     logger = logging.getLogger("actserve")
     logger.handlers[:] = [handler]
     logger.setLevel(config.log_level.upper())

@@ -14,13 +14,16 @@ import grpc
 import numpy as np
 from actserve import wire
 from actserve.stats import NeuronStats, StateError
-from actserve.v1 import compute_pb2, service_pb2
+from actserve.v1 import catalogue_pb2, compute_pb2, service_pb2
 from google.protobuf.message import Message
 
-from actserve_server import messages
+from actserve_server import custom_messages, messages
 from actserve_server.activations import catalogue
 from actserve_server.activations.spec import Record
+from actserve_server.custom.creation import Creation
+from actserve_server.custom.registry import Added, Registry
 from actserve_server.engine.inlets import Chunk
+from actserve_server.engine.names import Names, Pinned
 from actserve_server.engine.parts import bits_of
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
@@ -87,8 +90,12 @@ class Servicer:
         info: service_pb2.ServerInfo,
         team: Team,
         monitors: Monitors,
+        registry: Registry,
+        creation: Creation,
         regions: Regions,
     ) -> None:
+        self._registry = registry
+        self._creation = creation
         self._limits = limits
         self._gate = gate
         self._info = info
@@ -107,6 +114,8 @@ class Servicer:
                 "Monitor": grpc.stream_stream_rpc_method_handler(self.monitor),
                 "ListActivations": _unary(service_pb2.ListActivationsRequest, self.list_activations),
                 "GetActivation": _unary(service_pb2.GetActivationRequest, self.get_activation),
+                "CreateActivation": _unary(service_pb2.CreateActivationRequest, self.create_activation),
+                "DeleteActivation": _unary(service_pb2.DeleteActivationRequest, self.delete_activation),
                 "GetServerInfo": _unary(service_pb2.GetServerInfoRequest, self.get_server_info),
             },
         )
@@ -115,7 +124,7 @@ class Servicer:
         """One job, whole in one message."""
         with self._gate:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
-            planned = self._whole_plan(request.header)
+            planned = self._whole_plan(request.header, self._registry)
             with placed(request.header, planned, self._regions) as placement:
                 sources = _sources(planned, data, placement)
                 # Whoever made the call hears nothing of parts, and so not of parts that lie in shared memory.
@@ -127,7 +136,8 @@ class Servicer:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
         with self._gate:
             latest = failed = None
-            plans = _Plans(self._whole_plan)
+            names = Pinned(self._registry)
+            plans = _Plans(lambda header: self._whole_plan(header, names))
             for raw in raws:
                 message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
                 frame = message.WhichOneof("frame")
@@ -157,7 +167,7 @@ class Servicer:
                         sources = _sources(planned, data, NOWHERE)
                         yield from self._whole_results(latest, planned, _whole(planned, sources, context))
                     else:
-                        planned = plan(messages.job(message.header), self._limits, self._team)
+                        planned = plan(messages.job(message.header), self._limits, self._team, names)
                         with placed(message.header, planned, self._regions) as placement:
                             chunks = _chunks(latest, planned, raws, placement)
                             yield from self._results(latest, planned, chunks, placement)
@@ -169,13 +179,13 @@ class Servicer:
             if latest is None:
                 raise StreamEndedEarly("the stream ended before any job", field="header")
 
-    def _whole_plan(self, header: compute_pb2.JobHeader) -> Plan:
+    def _whole_plan(self, header: compute_pb2.JobHeader, names: Names) -> Plan:
         """The plan of a job whose inputs' bytes come along with its header."""
         if header.open_ended:
             raise InvalidOption(
                 "open_ended is for ComputeStream, and jobs that come in chunks", field="header.open_ended", value=True
             )
-        return plan(messages.job(header), self._limits, self._team)
+        return plan(messages.job(header), self._limits, self._team, names)
 
     def _whole_results(
         self, number: int, planned: Plan, chunks: Iterator[Chunk], placement: Placement = NOWHERE
@@ -256,7 +266,7 @@ class Servicer:
 
     def monitor(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Neuron health over named layers and batches, for as long as the caller likes or until the server drains."""
-        stream = MonitorStream(self._limits, self._team)
+        stream = MonitorStream(self._limits, self._team, self._registry)
         with self._gate, self._monitors.opened(stream, context):
             yield from stream.responses(raws)
 
@@ -264,22 +274,52 @@ class Servicer:
         """A page of the catalogue; the token is the name after which the page begins."""
         if request.page_size < 0:
             raise InvalidOption("page_size must not be negative", field="page_size", value=request.page_size)
-        records = sorted(catalogue.CATALOGUE, key=lambda record: record.name)
-        if request.page_token and request.page_token not in {record.name for record in records}:
+        known: dict[str, Record | Added] = {record.name: record for record in catalogue.CATALOGUE}
+        known |= self._registry.added(fresh=True)
+        names = sorted(known)
+        # Of one that was removed since, the page begins where it was.
+        if request.page_token and "." not in request.page_token and request.page_token not in names:
             raise InvalidOption(
                 "page_token is not one that this server gave", field="page_token", value=request.page_token
             )
         size = min(request.page_size or _USUAL_PAGE, _LARGEST_PAGE)
-        rest = [record for record in records if record.name > request.page_token]
+        rest = [name for name in names if name > request.page_token]
         page = rest[:size]
         return service_pb2.ListActivationsResponse(
-            activations=[messages.activation(record) for record in page],
-            next_page_token=page[-1].name if len(rest) > size else "",
+            activations=[_shown(known[name]) for name in page],
+            next_page_token=page[-1] if len(rest) > size else "",
         )
 
     def get_activation(self, request: service_pb2.GetActivationRequest) -> service_pb2.GetActivationResponse:
         """One activation."""
-        return service_pb2.GetActivationResponse(activation=messages.activation(_described(request.name)))
+        return service_pb2.GetActivationResponse(activation=self._described(request.name))
+
+    def create_activation(self, request: service_pb2.CreateActivationRequest) -> service_pb2.CreateActivationResponse:
+        """Add an activation, or only look into it."""
+        with self._gate:
+            added = self._creation.create(
+                custom_messages.entry(request), replace=request.replace, validate_only=request.validate_only
+            )
+            return service_pb2.CreateActivationResponse(activation=custom_messages.activation(added))
+
+    def delete_activation(self, request: service_pb2.DeleteActivationRequest) -> service_pb2.DeleteActivationResponse:
+        """Remove an activation that was added."""
+        self._creation.delete(request.name)
+        return service_pb2.DeleteActivationResponse()
+
+    def _described(self, asked: str) -> catalogue_pb2.Activation:
+        """An activation as the catalogue shows it, by its name or LIBRARY:NAME. Raises UnknownActivation."""
+        names = self._registry
+        library, colon, name = asked.partition(":")
+        if colon:
+            found = names.find_in(library, name)
+            if found is None:
+                raise UnknownActivation(name, names.near(name, library), where=f" in {library}", field="name")
+            return _shown(found[0])
+        found_here = names.added(fresh="." in asked).get(asked) or names.find(asked)
+        if found_here is None:
+            raise UnknownActivation(asked, names.near(asked), field="name")
+        return _shown(found_here)
 
     def get_server_info(self, request: service_pb2.GetServerInfoRequest) -> service_pb2.GetServerInfoResponse:
         """What this server is."""
@@ -302,17 +342,8 @@ class _Plans:
         return self._last[1]
 
 
-def _described(asked: str) -> Record:
-    library, colon, name = asked.partition(":")
-    if colon:
-        found = catalogue.find_in(library, name)
-        if found is None:
-            raise UnknownActivation(name, catalogue.near(name, library), where=f" in {library}", field="name")
-        return found[0]
-    record = catalogue.find(asked)
-    if record is None:
-        raise UnknownActivation(asked, catalogue.near(asked), field="name")
-    return record
+def _shown(found: Record | Added) -> catalogue_pb2.Activation:
+    return custom_messages.activation(found) if isinstance(found, Added) else messages.activation(found)
 
 
 def _unary(kind: type[T], method: Callable[[T], Message]) -> Any:

@@ -28,9 +28,13 @@ _CODES: dict[type[errors.RequestError], tuple[grpc.StatusCode, errors_pb2.ErrorR
     errors.StreamEndedEarly: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_STREAM_ENDED_EARLY),
     errors.UnexpectedFrame: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_UNEXPECTED_FRAME),
     errors.MalformedMessage: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_MALFORMED_MESSAGE),
+    errors.InvalidFormula: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_FORMULA),
+    errors.ActivationExists: (grpc.StatusCode.ALREADY_EXISTS, errors_pb2.ERROR_REASON_ACTIVATION_EXISTS),
+    errors.CreationOff: (grpc.StatusCode.PERMISSION_DENIED, errors_pb2.ERROR_REASON_CREATION_OFF),
     errors.OtherBits: (grpc.StatusCode.ABORTED, errors_pb2.ERROR_REASON_OTHER_BITS),
     errors.UnknownRegion: (grpc.StatusCode.ABORTED, errors_pb2.ERROR_REASON_UNKNOWN_REGION),
     errors.LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, errors_pb2.ERROR_REASON_LIMIT_EXCEEDED),
+    errors.CompileLimit: (grpc.StatusCode.RESOURCE_EXHAUSTED, errors_pb2.ERROR_REASON_LIMIT_EXCEEDED),
     errors.Busy: (grpc.StatusCode.RESOURCE_EXHAUSTED, errors_pb2.ERROR_REASON_BUSY),
     errors.Draining: (grpc.StatusCode.UNAVAILABLE, errors_pb2.ERROR_REASON_DRAINING),
 }

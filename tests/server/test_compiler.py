@@ -22,6 +22,7 @@ import pytest
 from actserve_server.activations.catalogue import CATALOGUE, find
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record, Traits
 from actserve_server.elementary.source import kernel
+from actserve_server.errors import CompileLimit
 from actserve_server.kernels import build, cold, compiler, neurons, reductions, target
 from actserve_server.kernels.binding import Bindings
 from actserve_server.kernels.cache import Cache
@@ -703,6 +704,46 @@ def test_when_the_child_fails_the_process_compiles_and_says_so(
         assert negated(compiler.load(NEGATE, "forward", F32)) == [-1.0, -2.0]
     assert "negate-forward-float32" in caplog.text
     assert "it ended" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [(cold.ChildTooSlow("no answer in 30 s"), CompileLimit), (cold.ChildFailed("it ended"), cold.ChildFailed)],
+)
+def test_a_formula_from_outside_is_never_compiled_in_the_process(
+    failure: Exception, raised: type[Exception], directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = _Builder()
+    builder.may_go_on.set()
+    builder.failure = failure
+    monkeypatch.setattr(compiler, "_formula_child", builder)
+    monkeypatch.setattr(compiler, "_here", lambda *_: pytest.fail("compiled in the process"))
+    record = dataclasses.replace(NEGATE, truth=lambda x, values, slopes: 1 if slopes else -x)
+    with pytest.raises(raised):
+        compiler.load(record, "forward", F32)
+    builder.failure = None
+    loop = compiler.load(record, "forward", F32)
+    assert negated(loop) == [-1.0, -2.0]
+    assert compiler.load(record, "forward", F32) is loop
+    compiler.forget(record)
+    assert compiler.load(record, "forward", F32) is not loop
+    assert builder.units == ["negate-forward-float32"] * 2
+    monkeypatch.setattr(Cache, "get", lambda *_: None)
+    compiler.forget(record)
+    with pytest.raises(OSError, match="could not be kept"):
+        compiler.load(record, "forward", F32)
+
+
+def test_a_child_that_takes_too_long_is_ended_and_replaced(directory: Path) -> None:
+    child = cold.Child(limit_s=0.001)
+    try:
+        with pytest.raises(cold.ChildTooSlow, match=r"0\.001 s"):
+            child.build(build.unit_of(NEGATE, "forward", F32), directory)
+        assert child._process is None
+        child._limit_s = 120
+        child.build(build.unit_of(NEGATE, "forward", F32), directory)
+    finally:
+        child.close()
 
 
 def test_an_error_reaches_everyone_who_waits_and_the_next_try_starts_afresh(builder: _Builder) -> None:

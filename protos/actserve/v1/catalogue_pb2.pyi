@@ -33,6 +33,20 @@ class Saturation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SATURATION_LEFT: _ClassVar[Saturation]
     SATURATION_RIGHT: _ClassVar[Saturation]
     SATURATION_BOTH: _ClassVar[Saturation]
+
+class Proof(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROOF_UNSPECIFIED: _ClassVar[Proof]
+    PROOF_SAMPLED: _ClassVar[Proof]
+    PROOF_PROVED: _ClassVar[Proof]
+
+class Monotonicity(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MONOTONICITY_UNSPECIFIED: _ClassVar[Monotonicity]
+    MONOTONICITY_INCREASING: _ClassVar[Monotonicity]
+    MONOTONICITY_DECREASING: _ClassVar[Monotonicity]
+    MONOTONICITY_CONSTANT: _ClassVar[Monotonicity]
+    MONOTONICITY_NEITHER: _ClassVar[Monotonicity]
 ACTIVATION_KIND_UNSPECIFIED: ActivationKind
 ACTIVATION_KIND_ELEMENTWISE: ActivationKind
 ACTIVATION_KIND_AXIS: ActivationKind
@@ -50,6 +64,14 @@ SATURATION_NONE: Saturation
 SATURATION_LEFT: Saturation
 SATURATION_RIGHT: Saturation
 SATURATION_BOTH: Saturation
+PROOF_UNSPECIFIED: Proof
+PROOF_SAMPLED: Proof
+PROOF_PROVED: Proof
+MONOTONICITY_UNSPECIFIED: Monotonicity
+MONOTONICITY_INCREASING: Monotonicity
+MONOTONICITY_DECREASING: Monotonicity
+MONOTONICITY_CONSTANT: Monotonicity
+MONOTONICITY_NEITHER: Monotonicity
 
 class ParameterValue(_message.Message):
     __slots__ = ("number", "integer", "text", "flag", "tensor")
@@ -142,7 +164,7 @@ class Traits(_message.Message):
     def __init__(self, monotonic: bool = ..., zero_centred: bool = ..., saturates: _Optional[_Union[Saturation, str]] = ..., smooth: bool = ...) -> None: ...
 
 class Activation(_message.Message):
-    __slots__ = ("name", "kind", "summary", "formula", "derivative_formula", "range", "traits", "kinks", "advice", "reference", "parameters", "aliases", "libraries", "parameter_gradients", "constraints")
+    __slots__ = ("name", "kind", "summary", "formula", "derivative_formula", "range", "traits", "kinks", "advice", "reference", "parameters", "aliases", "libraries", "parameter_gradients", "constraints", "report", "revision")
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
@@ -158,6 +180,8 @@ class Activation(_message.Message):
     LIBRARIES_FIELD_NUMBER: _ClassVar[int]
     PARAMETER_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
     CONSTRAINTS_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: ActivationKind
     summary: str
@@ -173,4 +197,68 @@ class Activation(_message.Message):
     libraries: _containers.RepeatedCompositeFieldContainer[LibraryName]
     parameter_gradients: _containers.RepeatedScalarFieldContainer[str]
     constraints: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ActivationKind, str]] = ..., summary: _Optional[str] = ..., formula: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., range: _Optional[str] = ..., traits: _Optional[_Union[Traits, _Mapping]] = ..., kinks: _Optional[_Iterable[float]] = ..., advice: _Optional[str] = ..., reference: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., aliases: _Optional[_Iterable[str]] = ..., libraries: _Optional[_Iterable[_Union[LibraryName, _Mapping]]] = ..., parameter_gradients: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ...) -> None: ...
+    report: FormulaReport
+    revision: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[ActivationKind, str]] = ..., summary: _Optional[str] = ..., formula: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., range: _Optional[str] = ..., traits: _Optional[_Union[Traits, _Mapping]] = ..., kinks: _Optional[_Iterable[float]] = ..., advice: _Optional[str] = ..., reference: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[Parameter, _Mapping]]] = ..., aliases: _Optional[_Iterable[str]] = ..., libraries: _Optional[_Iterable[_Union[LibraryName, _Mapping]]] = ..., parameter_gradients: _Optional[_Iterable[str]] = ..., constraints: _Optional[_Iterable[str]] = ..., report: _Optional[_Union[FormulaReport, _Mapping]] = ..., revision: _Optional[str] = ...) -> None: ...
+
+class NumberSpan(_message.Message):
+    __slots__ = ("low", "high")
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    low: float
+    high: float
+    def __init__(self, low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
+class Rewrite(_message.Message):
+    __slots__ = ("before", "after", "reason")
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    before: str
+    after: str
+    reason: str
+    def __init__(self, before: _Optional[str] = ..., after: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class FormulaReport(_message.Message):
+    __slots__ = ("monotonic", "monotonic_proof", "range", "range_proof", "zeros", "kinks", "saturates", "lipschitz", "lipschitz_proof", "zero_centred", "nan_regions", "infinite_regions", "dead_zone", "worst_ulp", "worst_ulp_at", "derivative_worst_ulp", "derivative_worst_ulp_at", "speed_gb_per_s", "derivative_speed_gb_per_s", "rewrites")
+    MONOTONIC_FIELD_NUMBER: _ClassVar[int]
+    MONOTONIC_PROOF_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    RANGE_PROOF_FIELD_NUMBER: _ClassVar[int]
+    ZEROS_FIELD_NUMBER: _ClassVar[int]
+    KINKS_FIELD_NUMBER: _ClassVar[int]
+    SATURATES_FIELD_NUMBER: _ClassVar[int]
+    LIPSCHITZ_FIELD_NUMBER: _ClassVar[int]
+    LIPSCHITZ_PROOF_FIELD_NUMBER: _ClassVar[int]
+    ZERO_CENTRED_FIELD_NUMBER: _ClassVar[int]
+    NAN_REGIONS_FIELD_NUMBER: _ClassVar[int]
+    INFINITE_REGIONS_FIELD_NUMBER: _ClassVar[int]
+    DEAD_ZONE_FIELD_NUMBER: _ClassVar[int]
+    WORST_ULP_FIELD_NUMBER: _ClassVar[int]
+    WORST_ULP_AT_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_WORST_ULP_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_WORST_ULP_AT_FIELD_NUMBER: _ClassVar[int]
+    SPEED_GB_PER_S_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_SPEED_GB_PER_S_FIELD_NUMBER: _ClassVar[int]
+    REWRITES_FIELD_NUMBER: _ClassVar[int]
+    monotonic: Monotonicity
+    monotonic_proof: Proof
+    range: NumberSpan
+    range_proof: Proof
+    zeros: _containers.RepeatedScalarFieldContainer[float]
+    kinks: _containers.RepeatedScalarFieldContainer[float]
+    saturates: Saturation
+    lipschitz: float
+    lipschitz_proof: Proof
+    zero_centred: bool
+    nan_regions: _containers.RepeatedCompositeFieldContainer[NumberSpan]
+    infinite_regions: _containers.RepeatedCompositeFieldContainer[NumberSpan]
+    dead_zone: NumberSpan
+    worst_ulp: float
+    worst_ulp_at: float
+    derivative_worst_ulp: float
+    derivative_worst_ulp_at: float
+    speed_gb_per_s: float
+    derivative_speed_gb_per_s: float
+    rewrites: _containers.RepeatedCompositeFieldContainer[Rewrite]
+    def __init__(self, monotonic: _Optional[_Union[Monotonicity, str]] = ..., monotonic_proof: _Optional[_Union[Proof, str]] = ..., range: _Optional[_Union[NumberSpan, _Mapping]] = ..., range_proof: _Optional[_Union[Proof, str]] = ..., zeros: _Optional[_Iterable[float]] = ..., kinks: _Optional[_Iterable[float]] = ..., saturates: _Optional[_Union[Saturation, str]] = ..., lipschitz: _Optional[float] = ..., lipschitz_proof: _Optional[_Union[Proof, str]] = ..., zero_centred: bool = ..., nan_regions: _Optional[_Iterable[_Union[NumberSpan, _Mapping]]] = ..., infinite_regions: _Optional[_Iterable[_Union[NumberSpan, _Mapping]]] = ..., dead_zone: _Optional[_Union[NumberSpan, _Mapping]] = ..., worst_ulp: _Optional[float] = ..., worst_ulp_at: _Optional[float] = ..., derivative_worst_ulp: _Optional[float] = ..., derivative_worst_ulp_at: _Optional[float] = ..., speed_gb_per_s: _Optional[float] = ..., derivative_speed_gb_per_s: _Optional[float] = ..., rewrites: _Optional[_Iterable[_Union[Rewrite, _Mapping]]] = ...) -> None: ...

@@ -28,7 +28,7 @@ from actserve.v1 import monitor_pb2 as actserve_dot_v1_dot_monitor__pb2
 from actserve.v1 import tensor_pb2 as actserve_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/service.proto\x12\x0b\x61\x63tserve.v1\x1a\x1b\x61\x63tserve/v1/catalogue.proto\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x19\x61\x63tserve/v1/monitor.proto\x1a\x18\x61\x63tserve/v1/tensor.proto\"1\n\x11MergeStatsRequest\x12\r\n\x05state\x18\x01 \x01(\x03\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\"?\n\x16ListActivationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListActivationsResponse\x12,\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x17.actserve.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetActivationResponse\x12+\n\nactivation\x18\x01 \x01(\x0b\x32\x17.actserve.v1.Activation\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.actserve.v1.ServerInfo\"\xca\x02\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\ndata_types\x18\x02 \x03(\x0e\x32\x15.actserve.v1.DataType\x12 \n\x05modes\x18\x03 \x03(\x0e\x32\x11.actserve.v1.Mode\x12\x19\n\x11max_request_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\x03\x12\x18\n\x10max_tensor_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_slice_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emax_lead_bytes\x18\x08 \x01(\x03\x12\x16\n\x0emax_dimensions\x18\t \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\n \x01(\x05\x12.\n\x0cregularizers\x18\x0b \x03(\x0e\x32\x18.actserve.v1.Regularizer2\xd9\x04\n\x11\x41\x63tivationService\x12\x46\n\x07\x43ompute\x12\x1b.actserve.v1.ComputeRequest\x1a\x1c.actserve.v1.ComputeResponse0\x01\x12T\n\rComputeStream\x12!.actserve.v1.ComputeStreamRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12N\n\nMergeStats\x12\x1e.actserve.v1.MergeStatsRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12H\n\x07Monitor\x12\x1b.actserve.v1.MonitorRequest\x1a\x1c.actserve.v1.MonitorResponse(\x01\x30\x01\x12\\\n\x0fListActivations\x12#.actserve.v1.ListActivationsRequest\x1a$.actserve.v1.ListActivationsResponse\x12V\n\rGetActivation\x12!.actserve.v1.GetActivationRequest\x1a\".actserve.v1.GetActivationResponse\x12V\n\rGetServerInfo\x12!.actserve.v1.GetServerInfoRequest\x1a\".actserve.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/service.proto\x12\x0b\x61\x63tserve.v1\x1a\x1b\x61\x63tserve/v1/catalogue.proto\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x19\x61\x63tserve/v1/monitor.proto\x1a\x18\x61\x63tserve/v1/tensor.proto\"1\n\x11MergeStatsRequest\x12\r\n\x05state\x18\x01 \x01(\x03\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\"?\n\x16ListActivationsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"`\n\x17ListActivationsResponse\x12,\n\x0b\x61\x63tivations\x18\x01 \x03(\x0b\x32\x17.actserve.v1.Activation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14GetActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"D\n\x15GetActivationResponse\x12+\n\nactivation\x18\x01 \x01(\x0b\x32\x17.actserve.v1.Activation\"\xbd\x01\n\x17\x43reateActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x66ormula\x18\x02 \x01(\t\x12*\n\nparameters\x18\x03 \x03(\x0b\x32\x16.actserve.v1.Parameter\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x1a\n\x12\x64\x65rivative_formula\x18\x05 \x01(\t\x12\x0f\n\x07replace\x18\x06 \x01(\x08\x12\x15\n\rvalidate_only\x18\x07 \x01(\x08\"G\n\x18\x43reateActivationResponse\x12+\n\nactivation\x18\x01 \x01(\x0b\x32\x17.actserve.v1.Activation\"\'\n\x17\x44\x65leteActivationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteActivationResponse\"\x16\n\x14GetServerInfoRequest\"@\n\x15GetServerInfoResponse\x12\'\n\x06server\x18\x01 \x01(\x0b\x32\x17.actserve.v1.ServerInfo\"\xb8\x03\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\ndata_types\x18\x02 \x03(\x0e\x32\x15.actserve.v1.DataType\x12 \n\x05modes\x18\x03 \x03(\x0e\x32\x11.actserve.v1.Mode\x12\x19\n\x11max_request_bytes\x18\x04 \x01(\x03\x12\x17\n\x0fmax_chunk_bytes\x18\x05 \x01(\x03\x12\x18\n\x10max_tensor_bytes\x18\x06 \x01(\x03\x12\x17\n\x0fmax_slice_bytes\x18\x07 \x01(\x03\x12\x16\n\x0emax_lead_bytes\x18\x08 \x01(\x03\x12\x16\n\x0emax_dimensions\x18\t \x01(\x05\x12\x17\n\x0fmax_concurrency\x18\n \x01(\x05\x12.\n\x0cregularizers\x18\x0b \x03(\x0e\x32\x18.actserve.v1.Regularizer\x12\x10\n\x08instance\x18\x0c \x01(\t\x12\x0e\n\x06worker\x18\r \x01(\x05\x12\x15\n\rallows_create\x18\x0e \x01(\x08\x12\x17\n\x0fmax_activations\x18\x0f \x01(\x05\x12\x1a\n\x12max_formula_length\x18\x10 \x01(\x05\x32\x9b\x06\n\x11\x41\x63tivationService\x12\x46\n\x07\x43ompute\x12\x1b.actserve.v1.ComputeRequest\x1a\x1c.actserve.v1.ComputeResponse0\x01\x12T\n\rComputeStream\x12!.actserve.v1.ComputeStreamRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12N\n\nMergeStats\x12\x1e.actserve.v1.MergeStatsRequest\x1a\x1c.actserve.v1.ComputeResponse(\x01\x30\x01\x12H\n\x07Monitor\x12\x1b.actserve.v1.MonitorRequest\x1a\x1c.actserve.v1.MonitorResponse(\x01\x30\x01\x12\\\n\x0fListActivations\x12#.actserve.v1.ListActivationsRequest\x1a$.actserve.v1.ListActivationsResponse\x12V\n\rGetActivation\x12!.actserve.v1.GetActivationRequest\x1a\".actserve.v1.GetActivationResponse\x12_\n\x10\x43reateActivation\x12$.actserve.v1.CreateActivationRequest\x1a%.actserve.v1.CreateActivationResponse\x12_\n\x10\x44\x65leteActivation\x12$.actserve.v1.DeleteActivationRequest\x1a%.actserve.v1.DeleteActivationResponse\x12V\n\rGetServerInfo\x12!.actserve.v1.GetServerInfoRequest\x1a\".actserve.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETACTIVATIONREQUEST']._serialized_end=401
   _globals['_GETACTIVATIONRESPONSE']._serialized_start=403
   _globals['_GETACTIVATIONRESPONSE']._serialized_end=471
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=473
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=495
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=497
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=561
-  _globals['_SERVERINFO']._serialized_start=564
-  _globals['_SERVERINFO']._serialized_end=894
-  _globals['_ACTIVATIONSERVICE']._serialized_start=897
-  _globals['_ACTIVATIONSERVICE']._serialized_end=1498
+  _globals['_CREATEACTIVATIONREQUEST']._serialized_start=474
+  _globals['_CREATEACTIVATIONREQUEST']._serialized_end=663
+  _globals['_CREATEACTIVATIONRESPONSE']._serialized_start=665
+  _globals['_CREATEACTIVATIONRESPONSE']._serialized_end=736
+  _globals['_DELETEACTIVATIONREQUEST']._serialized_start=738
+  _globals['_DELETEACTIVATIONREQUEST']._serialized_end=777
+  _globals['_DELETEACTIVATIONRESPONSE']._serialized_start=779
+  _globals['_DELETEACTIVATIONRESPONSE']._serialized_end=805
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=807
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=829
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=831
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=895
+  _globals['_SERVERINFO']._serialized_start=898
+  _globals['_SERVERINFO']._serialized_end=1338
+  _globals['_ACTIVATIONSERVICE']._serialized_start=1341
+  _globals['_ACTIVATIONSERVICE']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

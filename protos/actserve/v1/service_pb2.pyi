@@ -46,6 +46,40 @@ class GetActivationResponse(_message.Message):
     activation: _catalogue_pb2.Activation
     def __init__(self, activation: _Optional[_Union[_catalogue_pb2.Activation, _Mapping]] = ...) -> None: ...
 
+class CreateActivationRequest(_message.Message):
+    __slots__ = ("name", "formula", "parameters", "description", "derivative_formula", "replace", "validate_only")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORMULA_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    DERIVATIVE_FORMULA_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    formula: str
+    parameters: _containers.RepeatedCompositeFieldContainer[_catalogue_pb2.Parameter]
+    description: str
+    derivative_formula: str
+    replace: bool
+    validate_only: bool
+    def __init__(self, name: _Optional[str] = ..., formula: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_catalogue_pb2.Parameter, _Mapping]]] = ..., description: _Optional[str] = ..., derivative_formula: _Optional[str] = ..., replace: bool = ..., validate_only: bool = ...) -> None: ...
+
+class CreateActivationResponse(_message.Message):
+    __slots__ = ("activation",)
+    ACTIVATION_FIELD_NUMBER: _ClassVar[int]
+    activation: _catalogue_pb2.Activation
+    def __init__(self, activation: _Optional[_Union[_catalogue_pb2.Activation, _Mapping]] = ...) -> None: ...
+
+class DeleteActivationRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class DeleteActivationResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class GetServerInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -57,7 +91,7 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server: _Optional[_Union[ServerInfo, _Mapping]] = ...) -> None: ...
 
 class ServerInfo(_message.Message):
-    __slots__ = ("version", "data_types", "modes", "max_request_bytes", "max_chunk_bytes", "max_tensor_bytes", "max_slice_bytes", "max_lead_bytes", "max_dimensions", "max_concurrency", "regularizers")
+    __slots__ = ("version", "data_types", "modes", "max_request_bytes", "max_chunk_bytes", "max_tensor_bytes", "max_slice_bytes", "max_lead_bytes", "max_dimensions", "max_concurrency", "regularizers", "instance", "worker", "allows_create", "max_activations", "max_formula_length")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPES_FIELD_NUMBER: _ClassVar[int]
     MODES_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +103,11 @@ class ServerInfo(_message.Message):
     MAX_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENCY_FIELD_NUMBER: _ClassVar[int]
     REGULARIZERS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
+    ALLOWS_CREATE_FIELD_NUMBER: _ClassVar[int]
+    MAX_ACTIVATIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_FORMULA_LENGTH_FIELD_NUMBER: _ClassVar[int]
     version: str
     data_types: _containers.RepeatedScalarFieldContainer[_tensor_pb2.DataType]
     modes: _containers.RepeatedScalarFieldContainer[_compute_pb2.Mode]
@@ -80,4 +119,9 @@ class ServerInfo(_message.Message):
     max_dimensions: int
     max_concurrency: int
     regularizers: _containers.RepeatedScalarFieldContainer[_compute_pb2.Regularizer]
-    def __init__(self, version: _Optional[str] = ..., data_types: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., modes: _Optional[_Iterable[_Union[_compute_pb2.Mode, str]]] = ..., max_request_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_lead_bytes: _Optional[int] = ..., max_dimensions: _Optional[int] = ..., max_concurrency: _Optional[int] = ..., regularizers: _Optional[_Iterable[_Union[_compute_pb2.Regularizer, str]]] = ...) -> None: ...
+    instance: str
+    worker: int
+    allows_create: bool
+    max_activations: int
+    max_formula_length: int
+    def __init__(self, version: _Optional[str] = ..., data_types: _Optional[_Iterable[_Union[_tensor_pb2.DataType, str]]] = ..., modes: _Optional[_Iterable[_Union[_compute_pb2.Mode, str]]] = ..., max_request_bytes: _Optional[int] = ..., max_chunk_bytes: _Optional[int] = ..., max_tensor_bytes: _Optional[int] = ..., max_slice_bytes: _Optional[int] = ..., max_lead_bytes: _Optional[int] = ..., max_dimensions: _Optional[int] = ..., max_concurrency: _Optional[int] = ..., regularizers: _Optional[_Iterable[_Union[_compute_pb2.Regularizer, str]]] = ..., instance: _Optional[str] = ..., worker: _Optional[int] = ..., allows_create: bool = ..., max_activations: _Optional[int] = ..., max_formula_length: _Optional[int] = ...) -> None: ...

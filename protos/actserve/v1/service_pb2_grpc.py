@@ -71,6 +71,16 @@ class ActivationServiceStub(object):
                 request_serializer=actserve_dot_v1_dot_service__pb2.GetActivationRequest.SerializeToString,
                 response_deserializer=actserve_dot_v1_dot_service__pb2.GetActivationResponse.FromString,
                 _registered_method=True)
+        self.CreateActivation = channel.unary_unary(
+                '/actserve.v1.ActivationService/CreateActivation',
+                request_serializer=actserve_dot_v1_dot_service__pb2.CreateActivationRequest.SerializeToString,
+                response_deserializer=actserve_dot_v1_dot_service__pb2.CreateActivationResponse.FromString,
+                _registered_method=True)
+        self.DeleteActivation = channel.unary_unary(
+                '/actserve.v1.ActivationService/DeleteActivation',
+                request_serializer=actserve_dot_v1_dot_service__pb2.DeleteActivationRequest.SerializeToString,
+                response_deserializer=actserve_dot_v1_dot_service__pb2.DeleteActivationResponse.FromString,
+                _registered_method=True)
         self.GetServerInfo = channel.unary_unary(
                 '/actserve.v1.ActivationService/GetServerInfo',
                 request_serializer=actserve_dot_v1_dot_service__pb2.GetServerInfoRequest.SerializeToString,
@@ -129,6 +139,20 @@ class ActivationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateActivation(self, request, context):
+        """Adds an activation by a formula, or says what it would be like. It computes like any other once this has answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteActivation(self, request, context):
+        """Removes an activation that CreateActivation added. What is being computed with it goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetServerInfo(self, request, context):
         """Tells the server's version and limits.
         """
@@ -168,6 +192,16 @@ def add_ActivationServiceServicer_to_server(servicer, server):
                     servicer.GetActivation,
                     request_deserializer=actserve_dot_v1_dot_service__pb2.GetActivationRequest.FromString,
                     response_serializer=actserve_dot_v1_dot_service__pb2.GetActivationResponse.SerializeToString,
+            ),
+            'CreateActivation': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateActivation,
+                    request_deserializer=actserve_dot_v1_dot_service__pb2.CreateActivationRequest.FromString,
+                    response_serializer=actserve_dot_v1_dot_service__pb2.CreateActivationResponse.SerializeToString,
+            ),
+            'DeleteActivation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteActivation,
+                    request_deserializer=actserve_dot_v1_dot_service__pb2.DeleteActivationRequest.FromString,
+                    response_serializer=actserve_dot_v1_dot_service__pb2.DeleteActivationResponse.SerializeToString,
             ),
             'GetServerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetServerInfo,
@@ -342,6 +376,60 @@ class ActivationService(object):
             '/actserve.v1.ActivationService/GetActivation',
             actserve_dot_v1_dot_service__pb2.GetActivationRequest.SerializeToString,
             actserve_dot_v1_dot_service__pb2.GetActivationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateActivation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/actserve.v1.ActivationService/CreateActivation',
+            actserve_dot_v1_dot_service__pb2.CreateActivationRequest.SerializeToString,
+            actserve_dot_v1_dot_service__pb2.CreateActivationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteActivation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/actserve.v1.ActivationService/DeleteActivation',
+            actserve_dot_v1_dot_service__pb2.DeleteActivationRequest.SerializeToString,
+            actserve_dot_v1_dot_service__pb2.DeleteActivationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mpmath as mp
 
 from actserve_server.activations.spec import Activation, Parameter, ParameterGradient, Record
 
-__all__ = ["DIGITS", "Real", "compiled", "gradient", "names", "parameters", "value"]
+__all__ = ["DIGITS", "FUNCTIONS", "Real", "compiled", "gradient", "names", "parameters", "value"]
 
 Real = Any  # mpmath ships no types
 
@@ -49,6 +49,8 @@ _NAMES: dict[str, Any] = {
     for name in ("atan", "cos", "exp", "expm1", "fsum", "log", "log1p", "pi", "sign", "sin", "sqrt")
 }
 _NAMES |= {"cosh": _cosh, "erf": _erf, "erfc": _erfc, "tanh": _tanh}
+FUNCTIONS: Mapping[str, Callable[..., Real]] = _NAMES
+"""The functions and constants of formulas, as mpmath has them."""
 
 
 def parameters(record: Record, given: Mapping[str, Any] | None = None) -> tuple[float, ...]:
@@ -111,11 +113,12 @@ def _value(record: Activation, formula: str, x: float | Real, params: tuple[floa
     What a formula cancels it cancels against exp of at most about x^2, or against a power of a small x; so many digits and
     40 more are carried, and where half as many again say otherwise, or the result is nothing, all are.
     """
-    code = compiled(formula)
 
     def at(digits: int) -> Real:
         with _precision, mp.workdps(digits):
-            return mp.mpf(eval(code, names(record, params) | {"x": mp.mpf(x)}))
+            if record.truth is not None:
+                return mp.mpf(record.truth(x, params, formula == record.derivative_formula))
+            return mp.mpf(eval(compiled(formula), names(record, params) | {"x": mp.mpf(x)}))
 
     if isinstance(x, float):
         magnitude = abs(x)

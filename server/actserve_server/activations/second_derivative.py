@@ -16,97 +16,11 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from actserve_server.activations.spec import Activation, kernel
-from actserve_server.elementary import (
-    atan,
-    copysign,
-    cos_huge,
-    erf,
-    exp,
-    expm1,
-    log,
-    log1p,
-    scaled_normal_tail,
-    sin_huge,
-    sqrt,
-    tanh,
-)
+from actserve_server.activations.functions import FUNCTIONS
+from actserve_server.activations.spec import Activation, Kernel, kernel
 
 __all__ = ["second_derivative"]
 
-
-@kernel
-def _sign(u: float) -> float:
-    return copysign(1.0, u) if abs(u) > 0.0 else 0.0
-
-
-@kernel
-def _cosh(u: float) -> float:
-    return 0.5 * (exp(u) + exp(-u))
-
-
-@kernel
-def _sinh(u: float) -> float:
-    grown = expm1(abs(u))
-    return copysign(0.5 * (grown + grown / (grown + 1.0)) if grown < math.inf else grown, u)
-
-
-@kernel
-def _sin(u: float) -> float:
-    return sin_huge(u, 0.0) if abs(u) < math.inf else math.nan
-
-
-@kernel
-def _cos(u: float) -> float:
-    return cos_huge(u, 0.0) if abs(u) < math.inf else math.nan
-
-
-_SQRT_2 = math.sqrt(2.0)
-
-
-@kernel
-def _erfc(u: float) -> float:
-    far = u * _SQRT_2
-    return 1.0 - erf(u) if u < 0.5 else (2.0 * exp(-u * u) * scaled_normal_tail(far) if far < 40.0 else 0.0)
-
-
-@kernel
-def _power_2(u: float) -> float:
-    return u * u
-
-
-@kernel
-def _power_3(u: float) -> float:
-    return u * u * u
-
-
-@kernel
-def _power_4(u: float) -> float:
-    return (u * u) * (u * u)
-
-
-_FUNCTIONS: dict[str, Any] = {
-    "abs": abs,
-    "min": min,
-    "max": max,
-    "sign": _sign,
-    "sqrt": sqrt,
-    "exp": exp,
-    "expm1": expm1,
-    "log": log,
-    "log1p": log1p,
-    "tanh": tanh,
-    "cosh": _cosh,
-    "sinh": _sinh,
-    "sin": _sin,
-    "cos": _cos,
-    "atan": atan,
-    "erf": erf,
-    "erfc": _erfc,
-    "power_2": _power_2,
-    "power_3": _power_3,
-    "power_4": _power_4,
-}
 
 # The derivative of each by its argument, as a formula of u.
 _RULES = {
@@ -226,7 +140,7 @@ class _AsKernel(ast.NodeTransformer):
 
     def __init__(self, record: Activation) -> None:
         self._words = {p.name: p.choices for p in record.parameters if p.kind == "word"}
-        self._names = {"x", *_FUNCTIONS, *(p.name for p in record.parameters if p.kind not in ("axis", "seed"))}
+        self._names = {"x", *FUNCTIONS, *(p.name for p in record.parameters if p.kind not in ("axis", "seed"))}
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id == "pi":
@@ -263,6 +177,8 @@ class _AsKernel(ast.NodeTransformer):
 @functools.lru_cache(1024)
 def second_derivative(record: Activation) -> Activation | None:
     """The record with f'' where its f' was, and nothing but that fit for use; None where f' is beyond what is understood here."""
+    if record.second is not None:
+        return _of(record, record.second)
     try:
         tree = _AsKernel(record).visit(_derivative(ast.parse(record.derivative_formula, mode="eval").body))
     except _Unknown:
@@ -280,15 +196,19 @@ def second_derivative(record: Activation) -> Activation | None:
         f"def second_derivative({', '.join(arguments)}):\n    return {ast.unparse(ast.fix_missing_locations(tree))}\n"
     )
     names: dict[str, Any] = {
-        name: function for name, function in _FUNCTIONS.items() if name not in ("abs", "min", "max")
+        name: function for name, function in FUNCTIONS.items() if name not in ("abs", "min", "max")
     }
     exec(compile(source, f"<second derivative of {record.name}>", "exec"), names)  # noqa: S102  # of a record's formula, never of input
     function: Callable[..., Any] = kernel(names["second_derivative"])
     assert isinstance(function, types.FunctionType)
+    return _of(record, function)
+
+
+def _of(record: Activation, second: Kernel) -> Activation:
     return dataclasses.replace(
         record,
         name=f"{record.name}-second",
-        derivative=function,
+        derivative=second,
         quick=None,
         gradients=(),
         cancels=(),

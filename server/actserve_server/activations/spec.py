@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from actserve_server.elementary.source import Exact, Kernel, kernel
@@ -208,6 +208,11 @@ class Activation:
     """The flag without which the index has no say, so that what it gives is a function of the element alone."""
     quick: Quick | None = None
     """Shorter kernels for the elements that people have."""
+    truth: Callable[[Any, Sequence[float], bool], Any] | None = None
+    """Of a formula that came from outside, and so is never evaluated as text: f (False) or f' (True) at a number, given the kernel's
+    parameters, at mpmath's present precision."""
+    second: Kernel | None = None
+    """The kernel of the second derivative, where it does not come from the text of the first."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from actserve.stats import NeuronStats, StateError
 
 from actserve_server.engine.inlets import Chunk, blocks
+from actserve_server.engine.names import BUILT_IN, Names, Pinned
 from actserve_server.engine.plan import Job, Limits, Plan, check_name, plan
 from actserve_server.errors import InvalidOption, InvalidShape, InvalidState
 from actserve_server.kernels.threads import SOLO, Team
@@ -100,6 +101,7 @@ class Layer:
         thresholds: Thresholds = Thresholds(),
         snapshot_every_samples: int = 0,
         state: bytes | None = None,
+        names: Names = BUILT_IN,
     ) -> None:
         mode = job.mode
         if not isinstance(mode, NeuronStatistics):
@@ -127,7 +129,8 @@ class Layer:
         self._team = team
         self._thresholds = thresholds
         self._every = snapshot_every_samples
-        self._name = check_name(job)
+        self._names = Pinned(names)
+        self._name = check_name(job, self._names)
         mode.options_of(job.accuracy, Slopes("none"))
         self._base = None if state is None else self._checked(state)
         self._empty: NeuronStats | None = None
@@ -172,7 +175,7 @@ class Layer:
         if planned is not None and planned.subject.shape == shape:
             return planned
         x = Tensor("x", self._job.inputs[0].dtype, shape)
-        planned = plan(dataclasses.replace(self._job, inputs=(x,)), self._limits, self._team)
+        planned = plan(dataclasses.replace(self._job, inputs=(x,)), self._limits, self._team, self._names)
         mode, subject = planned.mode, planned.subject
         assert isinstance(mode, NeuronStatistics)
         layout = mode.layout(subject)

@@ -9,8 +9,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from actserve_server.activations import catalogue
 from actserve_server.activations.spec import LIBRARIES, GatedActivation, Library, Record, ResizingActivation
+from actserve_server.engine.names import BUILT_IN, Names
 from actserve_server.engine.parameters import Arguments, Given, arguments
 from actserve_server.engine.parts import Part, bits_of
 from actserve_server.errors import (
@@ -124,9 +124,9 @@ class Plan:
         return len(self.inputs) == 2
 
 
-def plan(job: Job, limits: Limits, team: Team = SOLO) -> Plan:
+def plan(job: Job, limits: Limits, team: Team = SOLO, names: Names = BUILT_IN) -> Plan:
     """Check a job and lay out its computation, over the cores of a team."""
-    record, library = _record(job)
+    record, library = _record(job, names)
     upstream = _check_inputs(job)
     x = job.inputs[0]
     _check_shape(x, "header.inputs[0].shape", job.open_ended, limits)
@@ -239,9 +239,9 @@ def _cut(planned: Plan, part: Part) -> Plan:
     return dataclasses.replace(planned, inputs=tuple(map(cut, planned.inputs)), first_unit=begin, part=True)
 
 
-def check_name(job: Job) -> str:
+def check_name(job: Job, names: Names = BUILT_IN) -> str:
     """The canonical name of a job's activation, before its inputs are known. Raises UnknownActivation and InvalidOption."""
-    return _record(job)[0].name
+    return _record(job, names)[0].name
 
 
 def _is_after(mode: Mode) -> bool:
@@ -257,14 +257,14 @@ def _units(mode: Mode, subject: Subject) -> tuple[int, int]:
     return math.prod(subject.shape[axis:]), math.prod(subject.result_shape[axis:])
 
 
-def _record(job: Job) -> tuple[Record, Library | None]:
+def _record(job: Job, names: Names) -> tuple[Record, Library | None]:
     """The activation meant by a name, in the library of the preset, which may also stand before the name: jax:gelu."""
     prefix, colon, rest = job.activation.partition(":")
     preset, name = (prefix, rest) if colon else (job.preset, job.activation)
     if not preset:
-        record = catalogue.find(name)
+        record = names.find(name)
         if record is None:
-            raise UnknownActivation(name, catalogue.near(name))
+            raise UnknownActivation(name, names.near(name))
         return record, None
     if preset not in LIBRARIES or (colon and job.preset not in ("", preset)):
         raise InvalidOption(
@@ -273,9 +273,9 @@ def _record(job: Job) -> tuple[Record, Library | None]:
             value=preset,
             allowed=", ".join(LIBRARIES),
         )
-    found = catalogue.find_in(preset, name)
+    found = names.find_in(preset, name)
     if found is None:
-        raise UnknownActivation(name, catalogue.near(name, preset), where=f" in {preset}")
+        raise UnknownActivation(name, names.near(name, preset), where=f" in {preset}")
     return found
 
 

@@ -25,7 +25,7 @@ from numba import cloudpickle
 from actserve_server.kernels import build
 from actserve_server.kernels.cache import Cache
 
-__all__ = ["Child", "ChildFailed", "main"]
+__all__ = ["Child", "ChildFailed", "ChildTooSlow", "main"]
 
 _IDLE_S = 60.0
 _LONGEST_BUILD_S = 120.0
@@ -41,6 +41,10 @@ class ChildFailed(Exception):
     """The child could not compile a unit, or is gone."""
 
 
+class ChildTooSlow(ChildFailed):
+    """The child took longer than it may, and was ended."""
+
+
 class Child:
     """A process that compiles, started when it is needed and again after it went idle.
 
@@ -51,13 +55,17 @@ class Child:
     Threads may share one; their units are compiled one after another.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit_s: float = _LONGEST_BUILD_S) -> None:
+        self._limit_s = limit_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._used_s = 0.0
 
     def build(self, unit: build.Unit, directory: Path) -> None:
-        """Compile a unit into the cache in a directory; raises ChildFailed, after which this process may try itself."""
+        """Compile a unit into the cache in a directory.
+
+        Raises ChildFailed, after which this process may try itself, and ChildTooSlow beyond the limit.
+        """
         try:
             line = base64.b64encode(cloudpickle.dumps((unit, directory))) + b"\n"
         except Exception as error:  # whatever an object raises that cannot be pickled
@@ -68,7 +76,7 @@ class Child:
                 assert process.stdin is not None and process.stdout is not None
                 process.stdin.write(line)
                 process.stdin.flush()
-                ready, _, _ = select.select([process.stdout], [], [], _LONGEST_BUILD_S)
+                ready, _, _ = select.select([process.stdout], [], [], self._limit_s)
                 answer = process.stdout.readline() if ready else b""
             except (OSError, ValueError) as error:
                 self._end()
@@ -76,7 +84,7 @@ class Child:
             self._used_s = time.monotonic()
             if not answer:
                 self._end()
-                raise ChildFailed("it ended" if ready else f"no answer in {_LONGEST_BUILD_S:g} s")
+                raise ChildFailed("it ended") if ready else ChildTooSlow(f"no answer in {self._limit_s:g} s")
         if answer != _DONE:
             raise ChildFailed(answer.decode(errors="replace").strip())
 

@@ -51,9 +51,10 @@ import numpy as np
 import numpy.typing as npt
 
 from actserve_server.activations.spec import Activation, AxisActivation, Record, ResizingActivation
+from actserve_server.errors import CompileLimit
 from actserve_server.kernels.build import Unit, callable_of, dump, fingerprint, revive, translate, unit_of
 from actserve_server.kernels.cache import Cache
-from actserve_server.kernels.cold import Child, ChildFailed
+from actserve_server.kernels.cold import Child, ChildFailed, ChildTooSlow
 from actserve_server.kernels.forms import ACCURACIES, DTYPES, SIXTEEN_BITS
 from actserve_server.kernels.loops import operations as operations_of
 from actserve_server.kernels.neurons import NEURON_REDUCTIONS
@@ -61,7 +62,19 @@ from actserve_server.kernels.penalties import penalty_unit, penalty_units
 from actserve_server.kernels.reductions import REDUCTIONS
 from actserve_server.kernels.services import SERVICES
 
-__all__ = ["close", "configure", "has_fast", "load", "load_penalty", "load_reduction", "load_service", "units", "warm"]
+__all__ = [
+    "close",
+    "configure",
+    "directory",
+    "forget",
+    "has_fast",
+    "load",
+    "load_penalty",
+    "load_reduction",
+    "load_service",
+    "units",
+    "warm",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +89,9 @@ _guard = threading.Lock()
 _loaded: dict[_Key, Compiled] = {}
 _pending: dict[_Key, concurrent.futures.Future[Compiled]] = {}
 _child = Child()
+_LONGEST_FORMULA_S = 30.0
+_formula_child = Child(_LONGEST_FORMULA_S)
+"""For formulas that came from outside: one that takes long holds up only those who use such."""
 _cache: Cache | None = None
 
 
@@ -91,6 +107,18 @@ def configure(cache_dir: Path | None, baked: Sequence[Path] = ()) -> None:
         _loaded.clear()
 
 
+def directory() -> Path:
+    """Where compiled code is kept."""
+    return _configured().directory
+
+
+def forget(record: Record) -> None:
+    """Let go of what is loaded of a record that nobody will ask for again."""
+    with _guard:
+        for key in [key for key in _loaded if key[0] is record]:
+            del _loaded[key]
+
+
 def load(record: Record, operation: str, dtype: npt.DTypeLike, accuracy: str = "exact") -> Compiled:
     """The compiled loop for an operation of a record, as the head of this module says.
 
@@ -100,7 +128,8 @@ def load(record: Record, operation: str, dtype: npt.DTypeLike, accuracy: str = "
     array([0., 2.], dtype=float32)
 
     A kernel met for the first time takes a second or so, during which calls for other kernels go on; two calls for the
-    same one compile it once. Raises ValueError for an operation or a data type that there is none for.
+    same one compile it once. Raises ValueError for an operation or a data type that there is none for, and errors.CompileLimit
+    for an added activation that takes too long.
     """
     dtype = np.dtype(dtype)
     key = (record, operation, dtype, accuracy)
@@ -208,8 +237,9 @@ def warm(
 
 @atexit.register
 def close() -> None:
-    """End the process that compiles; a later cold kernel starts another."""
+    """End the processes that compile; a later cold kernel starts another."""
     _child.close()
+    _formula_child.close()
 
 
 def _reduction(name: str, dtype: np.dtype[Any]) -> Unit:
@@ -228,7 +258,7 @@ def _service(name: str, dtype: np.dtype[Any]) -> Unit:
     return Unit(f"{name}-{dtype}", service.loop, (), arguments, dtype)
 
 
-def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Compiled:
+def _load(key: _Key, describe: Callable[[], Unit], child: Child | None = None) -> Compiled:
     """Load what is not in memory, once however many ask."""
     with _guard:
         if key in _loaded:
@@ -240,7 +270,8 @@ def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Com
     if not mine:
         return future.result()
     try:
-        compiled = _obtain(describe(), child)
+        added = getattr(key[0], "truth", None) is not None
+        compiled = _obtain(describe(), child or (_formula_child if added else _child), here=not added)
     except BaseException as error:
         future.set_exception(error)
         raise
@@ -253,16 +284,24 @@ def _load(key: _Key, describe: Callable[[], Unit], child: Child = _child) -> Com
             del _pending[key]
 
 
-def _obtain(unit: Unit, child: Child) -> Compiled:
+def _obtain(unit: Unit, child: Child, *, here: bool) -> Compiled:
+    """From the disk, or from a child; failing that from this process (`here`), but not of a formula that came from outside, as nobody
+    knows how long that takes."""
     cache = _configured()
     compiled = _from_disk(unit, cache)
     if compiled is None:
         try:
             child.build(unit, cache.directory)
         except ChildFailed as failure:
+            if not here and isinstance(failure, ChildTooSlow):
+                raise CompileLimit(unit.label, _LONGEST_FORMULA_S) from None
+            if not here:
+                raise
             _log.warning("%s is compiled in the serving process, since its child failed: %s", unit.label, failure)
         else:
             compiled = _from_disk(unit, cache)
+    if compiled is None and not here:
+        raise OSError(f"the code of {unit.label} could not be kept in {cache.directory}")
     return _here(unit, cache) if compiled is None else compiled
 
 

@@ -25,6 +25,9 @@ _KEPT = 64
 _DOUBT_ULP = 16
 """How near to a middle, in units in the last place of a float64, a kernel's result does not decide."""
 
+_DOUBT_OF_FORMULAS_ULP = 2.0**32
+"""The same of kernels made from a formula of anyone's, which may cancel: 16-bit numbers are 2**42 units apart or more, so that few are in doubt."""
+
 
 def _every(dtype: np.dtype[Any]) -> npt.NDArray[np.float64]:
     """All numbers of a 16-bit type, in the order of their bits."""
@@ -57,7 +60,8 @@ def rounded_table(
     _evaluate(record, operation, x, values, parameters)
     narrow = load_service("narrow", dtype)
     narrow(values, bits)
-    places, middles = _doubtful(values, bits, dtype)
+    doubt = _DOUBT_ULP if record.truth is None else _DOUBT_OF_FORMULAS_ULP
+    places, middles = _doubtful(values, bits, dtype, doubt)
     for place, middle in zip(places.tolist(), middles.tolist(), strict=True):
         exact = formula.value(record, float(x[place]), parameters, derivative=operation == "derivative")
         # What is not the middle itself must not look like it once it is a float64.
@@ -72,14 +76,14 @@ def rounded_table(
     return bits
 
 
-def _doubtful(values: Array, bits: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+def _doubtful(values: Array, bits: Array, dtype: np.dtype[Any], doubt_ulp: float) -> tuple[Array, Array]:
     """Where a value is so near to the middle of two neighbours that its own error could decide between them, and the middle."""
     with np.errstate(all="ignore"):
         rounded = bits.view(dtype).astype(np.float64)
         middles = [(rounded + (bits + np.uint16(step)).view(dtype).astype(np.float64)) / 2 for step in (1, 0xFFFF)]
         # Beside zero a step of the bits leads to a NaN, which is no neighbour.
         middle = np.where(np.abs(middles[1] - values) < np.abs(middles[0] - values), middles[1], middles[0])
-        near = np.abs(middle - values) <= _DOUBT_ULP * np.spacing(np.abs(values))
+        near = np.abs(middle - values) <= doubt_ulp * np.spacing(np.abs(values))
     places = np.flatnonzero(near & np.isfinite(values) & np.isfinite(rounded) & (values != rounded))
     return places, middle[places]
 
