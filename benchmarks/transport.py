@@ -4,7 +4,8 @@
 
 Prints JSON. The peers are what people write: a unary service and a bidirectional one with generated classes and default
 options (but for the message limit), whose server computes with NumPy. Client and servers are processes of their own, the
-contenders are timed in turn, round by round, and compared by their best and their median within the run.
+contenders are timed in turn, round by round, and compared by their best and their median within the run. Last comes
+`shared_memory.py`: the same 100 MB without a network.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import shared_memory
 from actserve.v1 import compute_pb2
 from actserve_client import Client
 
@@ -197,6 +199,7 @@ def main() -> int:
         "cores": os.cpu_count(),
         "contenders": _report(large_seconds, "ms", 1e3),
         "small": _report(small_seconds, "us", 1e6 / options.small_calls),
+        "shared_memory": shared_memory.measure(options.megabytes, options.rounds),
     }
     print(json.dumps(report, indent=2))
     return 0

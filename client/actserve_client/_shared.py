@@ -7,6 +7,7 @@ piece by piece while the server computes what is there already, and the result i
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -27,6 +28,9 @@ LEAST_BYTES = 1 << 18
 
 LEAST_COPIED_BYTES = 1 << 20
 """The same where something must be copied in, which takes a stream and not a message."""
+
+MOST_COPIED_BYTES = 1 << 28
+"""Up to how many: what is copied is there twice, and a larger tensor is better sent, in constant memory."""
 
 PIECE_BYTES = 2 << 20
 """How much is copied at a time, while the server computes what was copied before."""
@@ -86,10 +90,10 @@ class SharedCall:
             for index, start, data in pieces:
                 if (room := rooms[index]) is not None:
                     room[start : start + len(data)] = np.frombuffer(data, np.uint8)
-                chunk = compute_pb2.InputChunk(input=index, offset_bytes=start, shared_bytes=len(data))
-                yield compute_pb2.ComputeStreamRequest(job=1, chunk=chunk).SerializeToString()
                 if index == 0:
                     assembly.sent = start + len(data)
+                chunk = compute_pb2.InputChunk(input=index, offset_bytes=start, shared_bytes=len(data))
+                yield compute_pb2.ComputeStreamRequest(job=1, chunk=chunk).SerializeToString()
 
     def _header(self, assembly: Assembly) -> compute_pb2.JobHeader:
         header = compute_pb2.JobHeader()
@@ -116,7 +120,7 @@ def way(job: Job[Any], regions: Regions) -> Way:
     if not regions.possible or job.is_part or total < LEAST_BYTES:
         return contextlib.nullcontext(job)
     spots = [regions.find(array) for array in job.inputs]
-    if None in spots and total < LEAST_COPIED_BYTES:
+    if None in spots and not _worth_copying(job, spots, total):
         return contextlib.nullcontext(job)
     copies: list[Loan | None] = []
     for array, spot in zip(job.inputs, spots, strict=True):
@@ -125,6 +129,20 @@ def way(job: Job[Any], regions: Regions) -> Way:
             return contextlib.nullcontext(job)
         copies.append(copy)
     return SharedCall(job, regions, spots, copies, _room(job, regions, copied=any(copies)))
+
+
+def _worth_copying(job: Job[Any], spots: list[Spot | None], total: int) -> bool:
+    if not LEAST_COPIED_BYTES <= total <= MOST_COPIED_BYTES:
+        return False
+    return not any(_is_of_a_file(array) for array, spot in zip(job.inputs, spots, strict=True) if spot is None)
+
+
+def _is_of_a_file(array: Array) -> bool:
+    """Whether an array is a mapped file, which is read in constant memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base.obj if isinstance(base, memoryview) else base, mmap.mmap)
 
 
 def _room(job: Job[Any], regions: Regions, *, copied: bool) -> Room | None:

@@ -247,6 +247,17 @@ def test_over_tcp_and_for_small_arrays_empty_is_an_array_like_any_other(server: 
         assert client.empty((3, 0)).shape == (3, 0)
 
 
+def test_a_mapped_file_is_sent_in_constant_memory(make_unix: MakeUnix, tmp_path: Path) -> None:
+    server = make_unix()
+    np.save(tmp_path / "x.npy", numbers(shape=(4 * MIB,)))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    with Client(server.addresses[0], timeout=300) as client:
+        same(client.forward("relu", x), np.maximum(x, 0))
+        assert server._regions.total_bytes == 0
+        client.forward("relu", np.array(x))
+        assert server._regions.total_bytes > 0
+
+
 def test_a_server_may_give_none(make_unix: MakeUnix) -> None:
     server = make_unix(max_shared_bytes=0)
     with Client(server.addresses[0], timeout=300) as client:

@@ -20,7 +20,7 @@ def test_the_dockerfile_passes_hadolint() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("service", ["server", "client"])
+@pytest.mark.parametrize("service", ["server", "client", "shared-server", "shared-client", "shared-folder"])
 def test_compose_keeps_services_confined(service: str) -> None:
     command = [
         BIN / "docker-compose",
@@ -28,6 +28,8 @@ def test_compose_keeps_services_confined(service: str) -> None:
         ROOT / "docker-compose.yml",
         "--profile",
         "demo",
+        "--profile",
+        "shared",
         "config",
         "--format",
         "json",
@@ -42,8 +44,12 @@ def test_compose_keeps_services_confined(service: str) -> None:
         assert [(volume["type"], volume["target"]) for volume in described["volumes"]] == [("volume", kept)]
         assert f"install -d -o 10001 -g 10001 {kept}" in (ROOT / "Dockerfile").read_text()
         assert set(described["environment"]) <= {environment_name(name) for name in Config.__dataclass_fields__}
-    else:
+    elif service == "client":
         assert described["depends_on"]["server"]["condition"] == "service_healthy"
+    else:
+        assert described["volumes"] == [
+            {"type": "volume", "source": "sockets", "target": "/run/actserve", "volume": {}}
+        ]
 
 
 def test_the_dockerfile_names_real_settings_and_no_root() -> None:
