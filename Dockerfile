@@ -30,8 +30,8 @@ CMD ["demo", "--output", "/tmp/demo.png"]
 
 FROM python:3.11-slim-bookworm AS server
 COPY --from=build /opt/actserve /opt/actserve
-# A volume that is mounted here first belongs to whoever runs the server.
-RUN mkdir -p /var/lib/actserve/activations && chown -R 10001:10001 /var/lib/actserve
+# A volume that is mounted here takes over its owner.
+RUN install -d -o 10001 -g 10001 /var/lib/actserve/activations /run/actserve
 ENV PATH=/opt/actserve/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ACTSERVE_ADDRESS=0.0.0.0:50051 \

@@ -34,6 +34,7 @@ from actserve_server.config import Config, ConfigError, environment_name, flag
 from actserve_server.kernels.threads import available
 from actserve_server.link import Link, asked
 from actserve_server.ports import Held
+from actserve_server.regions import memory_bytes
 from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Supervisor:
                     activations_dir=folder,
                     metrics_address="",
                     workers=1,
+                    max_shared_bytes=min(config.max_shared_bytes, memory_bytes() // 2) // config.workers,
                     threads=max((config.threads or available()) // config.workers, 1),
                 )
                 for worker in self._workers

@@ -42,7 +42,7 @@ def test_compose_keeps_services_confined(service: str) -> None:
         assert [port["target"] for port in described["ports"]] == [50051]
         kept = described["environment"]["ACTSERVE_ACTIVATIONS_DIR"]
         assert [(volume["type"], volume["target"]) for volume in described["volumes"]] == [("volume", kept)]
-        assert f"install -d -o 10001 -g 10001 {kept}" in (ROOT / "Dockerfile").read_text()
+        assert f"install -d -o 10001 -g 10001 {kept} /run/actserve\n" in (ROOT / "Dockerfile").read_text()
         assert set(described["environment"]) <= {environment_name(name) for name in Config.__dataclass_fields__}
     elif service == "client":
         assert described["depends_on"]["server"]["condition"] == "service_healthy"
