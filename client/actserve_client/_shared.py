@@ -18,7 +18,7 @@ from actserve import wire
 from actserve.v1 import compute_pb2, tensor_pb2
 
 from actserve_client._regions import Loan, Regions, Spot, aligned
-from actserve_client._session import Array, Assembly, Job, Room, integer, pieces_of
+from actserve_client._session import UNARY_BYTES, Array, Assembly, Job, Room, integer, pieces_of
 from actserve_client.errors import InvalidRequest, ServerUnavailable
 
 __all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "way"]
@@ -26,8 +26,8 @@ __all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "way"]
 LEAST_BYTES = 1 << 18
 """From how many bytes of input on shared memory is worth it; benchmarks/README.md shows where it comes from."""
 
-LEAST_COPIED_BYTES = 1 << 20
-"""The same where something must be copied in, which takes a stream and not a message."""
+LEAST_COPIED_BYTES = UNARY_BYTES + 1
+"""The same where something must be copied in, which takes a stream: where the bytes would take one as well."""
 
 MOST_COPIED_BYTES = 1 << 28
 """Up to how many: what is copied is there twice, and a larger tensor is better sent, in constant memory."""
