@@ -28,7 +28,7 @@ import psutil
 FOLDER = Path(__file__).resolve().parent / "peers" / "services"
 OURS = ("actserve_client_and_server", "plain_grpc")
 """Those that run in the environment of this script."""
-PEERS = ("flight", "triton", "connect", "ml_server", "ray_serve")
+PEERS = ("flight", "triton", "connect", "ml_server")
 START_S = 240
 CALL_S = 120
 

@@ -1,97 +1,139 @@
-"""NVIDIA Triton by PyTriton, whose wheel brings the server: gRPC, and system shared memory; NumPy behind both."""
+"""NVIDIA Triton with its Python backend: gRPC, and system shared memory; NumPy behind both.
+
+The server comes from the wheel of PyTriton, whose own layer is not used: it adds a hop.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import contest
 import numpy as np
+import pytriton
 import tritonclient.grpc as triton
 import tritonclient.utils.shared_memory as shm
 
 BIGGEST = (1 << 31) - 1
+HOME = Path(pytriton.__file__).parent
+
+MODEL = """
+import sys
+
+sys.path.append(PACKAGES)  # the server keeps PYTHONPATH to itself
+import numpy as np
+import triton_python_backend_utils as backend
 
 
-def serve(ports: tuple[int, int, int], size: int, pipe: Any) -> None:
-    """The server, in a process of its own, which starts others."""
-    from pytriton.model_config import ModelConfig, Tensor
-    from pytriton.triton import Triton, TritonConfig, TritonSecurityConfig
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(backend.get_input_tensor_by_name(request, "x").as_numpy()) for request in requests]
 
-    def infer(requests: Any) -> Any:
-        return [[contest.sigmoid(request["x"])] for request in requests]
+    def answer(self, x):
+        out = np.negative(x)
+        with np.errstate(over="ignore"):
+            np.exp(out, out=out)
+        out += 1
+        return backend.InferenceResponse([backend.Tensor("y", np.reciprocal(out, out=out))])
+"""
 
-    http, grpc, metrics = ports
-    config = TritonConfig(
-        http_address="127.0.0.1",
-        http_port=http,
-        grpc_address="127.0.0.1",
-        grpc_port=grpc,
-        metrics_port=metrics,
-        allow_metrics=False,
-    )
-    # The default forbids shared memory.
-    with Triton(config=config, security_config=TritonSecurityConfig(restricted_endpoints=[])) as server:
-        server.bind(
-            model_name="sigmoid",
-            infer_func=infer,
-            inputs=[Tensor(name="x", dtype=np.float32, shape=(size,))],
-            outputs=[Tensor(name="y", dtype=np.float32, shape=(size,))],
-            config=ModelConfig(batching=False),
-        )
-        server.run()
-        pipe.send(grpc)
-        signal.sigwait({signal.SIGTERM})
+SETTINGS = """
+backend: "python"
+input [ { name: "x", data_type: TYPE_FP32, dims: [ -1 ] } ]
+output [ { name: "y", data_type: TYPE_FP32, dims: [ -1 ] } ]
+instance_group [ { kind: KIND_CPU } ]
+"""
+
+
+def _started(folder: Path) -> tuple[subprocess.Popen[bytes], int]:
+    model = folder / "models" / "sigmoid"
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "model.py").write_text(MODEL.replace("PACKAGES", repr(str(HOME.parent))))
+    (model / "config.pbtxt").write_text(SETTINGS)
+    # The stub is of one version of Python, and belongs beside the backend.
+    shutil.copytree(HOME / "tritonserver" / "backends", folder / "backends")
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = HOME / "tritonserver" / "python_backend_stubs" / version / "triton_python_backend_stub"
+    shutil.copy(stub, folder / "backends" / "python")
+    libraries = [os.environ.get("LD_LIBRARY_PATH", ""), str(HOME.parent / "nvidia_pytriton.libs")]
+    port = contest.free_port()
+    command = [
+        str(HOME / "tritonserver" / "bin" / "tritonserver"),
+        f"--model-repository={folder / 'models'}",
+        f"--backend-directory={folder / 'backends'}",
+        "--allow-http=false",
+        "--allow-metrics=false",
+        "--grpc-address=127.0.0.1",
+        f"--grpc-port={port}",
+    ]
+    environment = {
+        **os.environ,
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        "PYTHONHOME": sys.base_prefix,
+    }
+    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL), port
+
+
+def _compete(client: Any, port: int) -> None:
+    x = contest.tensor()
+
+    def over_grpc() -> Any:
+        given = triton.InferInput("x", [x.size], "FP32")
+        given.set_data_from_numpy(x)
+        return client.infer("sigmoid", [given]).as_numpy("y")
+
+    regions = []
+    for name in ("x", "y"):
+        regions.append(shm.create_shared_memory_region(name, f"/bench-{port}-{name}", x.nbytes))
+        client.register_system_shared_memory(name, f"/bench-{port}-{name}", x.nbytes)
+
+    def over_shared_memory() -> Any:
+        # As a caller has it: the array comes from elsewhere, and is copied into the region.
+        shm.set_shared_memory_region(regions[0], [x])
+        given = triton.InferInput("x", [x.size], "FP32")
+        given.set_shared_memory("x", x.nbytes)
+        wanted = triton.InferRequestedOutput("y")
+        wanted.set_shared_memory("y", x.nbytes)
+        client.infer("sigmoid", [given], outputs=[wanted])
+        return shm.get_contents_as_numpy(regions[1], np.float32, [x.size])
+
+    try:
+        contest.compete({"Triton, gRPC": over_grpc, "Triton, shared memory": over_shared_memory}, x)
+    finally:
+        client.unregister_system_shared_memory()
+        for region in regions:
+            shm.destroy_shared_memory_region(region)
 
 
 def main() -> None:
-    x = contest.tensor()
-    spawn = multiprocessing.get_context("spawn")
-    mine, theirs = spawn.Pipe()
-    # It is to be told to stop, as its own children would outlive one that is killed.
-    ports = (contest.free_port(), contest.free_port(), contest.free_port())
-    server = spawn.Process(target=serve, args=(ports, x.size, theirs))
-    server.start()
-    try:
-        if not mine.poll(120):
-            raise TimeoutError("the server did not come up")
-        client = triton.InferenceServerClient(
-            f"127.0.0.1:{mine.recv()}",
-            channel_args=[("grpc.max_receive_message_length", BIGGEST), ("grpc.max_send_message_length", BIGGEST)],
-        )
-        contest.wait(lambda: bool(client.is_model_ready("sigmoid")))
-
-        def over_grpc() -> Any:
-            given = triton.InferInput("x", [x.size], "FP32")
-            given.set_data_from_numpy(x)
-            return client.infer("sigmoid", [given]).as_numpy("y")
-
-        regions = []
-        for name in ("x", "y"):
-            region = shm.create_shared_memory_region(name, f"/bench-{ports[1]}-{name}", x.nbytes)
-            client.register_system_shared_memory(name, f"/bench-{ports[1]}-{name}", x.nbytes)
-            regions.append(region)
-
-        def over_shared_memory() -> Any:
-            # As a caller has it: the array comes from elsewhere, and is copied into the region.
-            shm.set_shared_memory_region(regions[0], [x])
-            given = triton.InferInput("x", [x.size], "FP32")
-            given.set_shared_memory("x", x.nbytes)
-            wanted = triton.InferRequestedOutput("y")
-            wanted.set_shared_memory("y", x.nbytes)
-            client.infer("sigmoid", [given], outputs=[wanted])
-            return shm.get_contents_as_numpy(regions[1], np.float32, [x.size])
-
+    with tempfile.TemporaryDirectory(prefix="actserve-bench-") as folder:
+        server, port = _started(Path(folder))
         try:
-            contest.compete({"Triton, gRPC": over_grpc, "Triton, shared memory": over_shared_memory}, x)
+            options = [("grpc.max_receive_message_length", BIGGEST), ("grpc.max_send_message_length", BIGGEST)]
+            client = triton.InferenceServerClient(f"127.0.0.1:{port}", channel_args=options)
+
+            def ready() -> bool:
+                if server.poll() is not None:
+                    raise RuntimeError(f"tritonserver ended with status {server.returncode}")
+                try:
+                    return bool(client.is_model_ready("sigmoid"))
+                except triton.InferenceServerException:
+                    return False
+
+            contest.wait(ready)
+            _compete(client, port)
         finally:
-            client.unregister_system_shared_memory()
-            for region in regions:
-                shm.destroy_shared_memory_region(region)
-    finally:
-        server.terminate()
-        server.join(30)
+            server.terminate()
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 if __name__ == "__main__":
