@@ -12,7 +12,7 @@ BENCH_READY := $(BENCH)/.ready
 FRAMEWORKS := .venv-frameworks
 FRAMEWORKS_READY := $(FRAMEWORKS)/.ready
 
-.PHONY: help demo test test-others test-frameworks faults soak fuzz check docs format generate lock serve bench bench-stats bench-kernels accuracy image-test clean
+.PHONY: help demo test test-others test-frameworks faults soak fuzz check docs format generate lock serve bench bench-services bench-stats bench-kernels accuracy image-test clean
 
 help:  ## show what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,15 @@ serve: $(READY)  ## run a server on 127.0.0.1:50051
 bench: $(READY)  ## measure the transport against plain gRPC services
 	$(BIN)/python benchmarks/transport.py
 
+# An environment for each service of others, as they don't agree on what they need.
+.venv-peers/%/.ready: benchmarks/peers/services/requirements/%.txt
+	test -x .venv-peers/$*/bin/python || $(PYTHON) -m venv .venv-peers/$*
+	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench-services: $(READY) $(patsubst benchmarks/peers/services/requirements/%.txt,.venv-peers/%/.ready,$(wildcard benchmarks/peers/services/requirements/*.txt))  ## measure services of others beside ours: Arrow Flight, Triton, Connect, MLServer (installs them)
+	$(BIN)/python benchmarks/services.py
+
 bench-stats: $(READY)  ## measure the neuron statistics against NumPy
 	$(BIN)/python benchmarks/stats.py
 
@@ -103,4 +112,4 @@ image-test:  ## build the image and run it confined, on a Debian machine without
 	deploy/image-test.sh
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(BENCH) $(FRAMEWORKS) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(BENCH) $(FRAMEWORKS) .venv-peers build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
