@@ -38,7 +38,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     # A server that restarts is found again within the pauses of the retries.
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 250),
 )
 
 

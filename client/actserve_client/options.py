@@ -23,7 +23,7 @@ class Retry:
     seconds, another one or the same restarted; every result has the bits that it would have had.
     """
 
-    attempts: int = 4
+    attempts: int = 5
     initial_s: float = 0.05
     longest_s: float = 2.0
     reconnect_s: float = 60.0
