@@ -364,6 +364,8 @@ def in_parts(question: Question, x: Array, out: Array | MakeOut | None, progress
 def _part_bytes(question: Question, block: Array) -> int | None:
     """How many bytes a job takes before another begins; None where the answers of several do not merge."""
     header = question.template
+    if header.nonfinite:
+        return None  # the error names a place in the whole
     if header.mode == compute_pb2.MODE_NEURON_STATS:
         neurons = math.prod(block.shape[axis] for axis in _neuron_axes(header.neuron_stats, block))
         size = max(_PART_BYTES, _PART_BYTES_A_NEURON * neurons)

@@ -159,6 +159,11 @@ def test_statistics_of_much_data_are_made_of_parts(client: Client, address: str,
         assert len(summaries) == 1
         assert other.regularization("relu", iter(rows(x)), "l1", reduction="batch_mean").state == penalty.state
         assert other.regularization("relu", x, "l1", reduction="batch_mean").penalty == penalty.penalty
+        x[200, 3] = np.nan
+        for given in (x, iter(rows(x))):
+            with pytest.raises(InvalidRequest, match="element 200003 of x"):
+                client.neuron_stats("relu", given, nonfinite="reject")
+        x[200, 3] = 0
         images = x.reshape(300, 10, 10, 10)
         for axis in (1, -1, (1, 3)):
             assert (
