@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 COMMAND = [sys.executable, "-m", "actserve_server", "serve"]
 
 
-def until(condition: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool], log: object = "") -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, log
         time.sleep(0.05)
 
 
@@ -49,13 +49,16 @@ class Supervised:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.log.append(json.loads(line))
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:  # gRPC has something to say of its own
+                self.log.append({"message": line})
 
     def said(self, message: str) -> list[dict[str, Any]]:
         return [line for line in self.log if line["message"] == message]
 
     def wait_for(self, message: str, times: int = 1) -> dict[str, Any]:
-        until(lambda: len(self.said(message)) >= times or self.process.poll() is not None)
+        until(lambda: len(self.said(message)) >= times or self.process.poll() is not None, self.log)
         return self.said(message)[times - 1]
 
     def pids(self) -> list[int]:
@@ -199,7 +202,7 @@ def endless() -> Iterator[Any]:
 
 def test_workers_are_renewed_and_drained(supervised: Callable[..., Supervised], socket_folder: Path) -> None:
     paths = [f"unix:{socket_folder}/renewed", f"unix:{socket_folder}/renewed.1"]
-    server = supervised("--workers", "2", "--address", paths[0])
+    server = supervised("--workers", "2", "--address", paths[0], "--grace-s", "20")
     before = [server.instances(path, 1) for path in paths]
     server.process.send_signal(signal.SIGHUP)
     server.wait_for("worker ready", 4)
