@@ -712,6 +712,16 @@ class Job(Generic[T]):
         header.whole_result = True
         return wire.frame(compute_pb2.ComputeRequest(header=header), data)
 
+    @property
+    def activation(self) -> str:
+        """What is computed, as it was asked for."""
+        return self._header.activation
+
+    def message(self, number: int) -> bytes:
+        """The one message of a ComputeStream call that is all of a small job, under a number."""
+        data = b"".join(source.read(0, source.nbytes) for source in self.sources)
+        return wire.frame(compute_pb2.ComputeStreamRequest(job=number, header=self._header), data)
+
     def requests(self, assembly: Assembly) -> Iterator[bytes]:
         """The messages of a ComputeStream call for what the assembly lacks."""
         yield compute_pb2.ComputeStreamRequest(job=1, header=self.asking(assembly)).SerializeToString()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -42,6 +43,7 @@ from actserve_client._session import (
     Regularization,
 )
 from actserve_client._shards import Shards
+from actserve_client._standing import AsyncStanding
 from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.monitor import AsyncMonitor, OnAlert
@@ -81,6 +83,7 @@ class AsyncClient:
         self._server: LocalServer | None = None
         self._pool: Pool[grpc.aio.Channel] | None = None
         self._regions = Regions(None)
+        self._standing = AsyncStanding()
         self._elementwise: dict[str, bool] = {}
         self._opening = asyncio.Lock()
 
@@ -105,6 +108,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
+        self._standing.close()
         if self._pool is not None:
             for channel in self._pool.close():
                 await channel.close()
@@ -669,6 +673,10 @@ class AsyncClient:
         seconds: float | None,
     ) -> T:
         with way as call_of, pool.using() as line:
+            if call_of is job and not assembly.begun:
+                start = functools.partial(line.compute_stream, metadata=self._metadata)
+                if await self._standing.computed(line, start, job, assembly, seconds):
+                    return job.answer(assembly)
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=seconds, metadata=self._metadata)
             else:

@@ -7,6 +7,7 @@ protobuf, and neither gRPC nor what the bytes mean.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TypeVar
@@ -66,6 +67,7 @@ def bfloat16() -> np.dtype[Any]:
     return dtype.newbyteorder("<")
 
 
+@functools.lru_cache(maxsize=64)
 def data_type_of(dtype: np.dtype[Any]) -> Any:
     """The DataType of a NumPy type, whatever its byte order; KeyError for one that does not travel."""
     return tensor_pb2.DATA_TYPE_BFLOAT16 if dtype.name == _BFLOAT16 else _NUMBERS[dtype.newbyteorder("<")]
@@ -73,7 +75,8 @@ def data_type_of(dtype: np.dtype[Any]) -> Any:
 
 def _movable(array: Array) -> Array:
     """The same memory as elements that NumPy itself moves and swaps: bfloat16 as the 16-bit patterns that it is."""
-    if array.dtype.name != _BFLOAT16:
+    # Asked first, because NumPy makes up a type's name each time.
+    if array.dtype.isbuiltin == 1 or array.dtype.name != _BFLOAT16:
         return array
     return array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder))
 

@@ -23,12 +23,13 @@ from actserve_server.custom.creation import Creation, Quotas
 from actserve_server.custom.registry import Registry
 from actserve_server.custom.workshop import Workshop
 from actserve_server.engine.plan import Limits
+from actserve_server.gate import MOST_IDLE, Gate
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
 from actserve_server.regions import Broker, Regions, memory_bytes
-from actserve_server.service import SERVICE_NAME, Gate, Servicer
+from actserve_server.service import SERVICE_NAME, Servicer
 from actserve_server.watched import Watched
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("actserve.server")
 
 _SPARE_THREADS = 16
-"""Threads beyond those that compute: they turn calls away, and answer the short ones."""
+"""Threads beyond those that compute or wait for their callers: they turn calls away, and answer the short ones."""
+
+_IDLE_AT_THE_END_S = 0.25
+"""How long a stream may wait for its caller while the server drains: a pause between two jobs, no longer."""
 
 _FRAME_BYTES = 64 << 10
 """Room for the header of a request beside its data."""
@@ -75,7 +79,7 @@ class Server:
             experimental_non_blocking=True, experimental_thread_pool=self._health_threads
         )
         self._server = grpc.server(
-            futures.ThreadPoolExecutor(config.max_concurrency + _SPARE_THREADS, thread_name_prefix="call"),
+            futures.ThreadPoolExecutor(config.max_concurrency + MOST_IDLE + _SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[CallInterceptor()],
             options=_channel_options(config, shared_port=worker is not None),
         )
@@ -167,7 +171,9 @@ class Server:
         self._gate.draining = True
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._monitors.drain()
-        self._server.stop(grace_s).wait()
+        stopped = self._server.stop(grace_s)
+        while not stopped.wait(_IDLE_AT_THE_END_S):
+            self._gate.end_idle(_IDLE_AT_THE_END_S)
         for broker in self._brokers:
             broker.close()
         if self._metrics:

@@ -6,7 +6,6 @@ API of gRPC; docs/server.md says why, with figures.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -28,7 +27,6 @@ from actserve_server.engine.parts import bits_of
 from actserve_server.engine.plan import Limits, Plan, plan
 from actserve_server.engine.run import Run
 from actserve_server.errors import (
-    Busy,
     ChunkOutOfPlace,
     DataSizeMismatch,
     Draining,
@@ -41,6 +39,7 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
+from actserve_server.gate import Gate
 from actserve_server.kernels.threads import Team
 from actserve_server.monitoring import Monitors, MonitorStream
 from actserve_server.placement import NOWHERE, Placement, placed
@@ -52,32 +51,10 @@ SERVICE_NAME = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full
 _BREAKS_THE_STREAM = (UnexpectedFrame, StreamEndedEarly, MalformedMessage, Draining)
 """Errors after which what follows on a stream can't be understood, or will not be served: they end the call."""
 
-_RETRY_AFTER_S = 0.1
 _LARGEST_PAGE = 1000
 _USUAL_PAGE = 100
 
 T = TypeVar("T", bound=Message)
-
-
-class Gate:
-    """Lets a bounded number of computations in, and none at all once the server drains.
-
-    An own gate, because gRPC's maximum_concurrent_rpcs would turn away health checks too.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._free = threading.Semaphore(limit)
-        self.draining = False
-
-    def __enter__(self) -> None:
-        if self.draining:
-            raise Draining
-        if not self._free.acquire(blocking=False):
-            raise Busy(self._limit, _RETRY_AFTER_S)
-
-    def __exit__(self, *_: object) -> None:
-        self._free.release()
 
 
 class Servicer:
@@ -134,11 +111,11 @@ class Servicer:
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
-        with self._gate:
+        with self._gate.stay(context) as stay:
             latest = failed = None
             names = Pinned(self._registry)
             plans = _Plans(lambda header: self._whole_plan(header, names))
-            for raw in raws:
+            while (raw := stay.next(raws)) is not None:
                 message, data = _parse(compute_pb2.ComputeStreamRequest, raw)
                 frame = message.WhichOneof("frame")
                 if frame == "chunk" and message.job == latest and not data:

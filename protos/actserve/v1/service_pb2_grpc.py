@@ -105,7 +105,8 @@ class ActivationServiceServicer(object):
 
     def ComputeStream(self, request_iterator, context):
         """Computes jobs one after another on one stream, each of any size, in constant memory: results flow back while input
-        still arrives. A caller must read results while it sends, or both sides will wait for each other.
+        still arrives. A caller must read results while it sends, or both sides will wait for each other. Between jobs it may wait
+        as long as it likes; where too many do, or the server drains, those that have waited longest end with CANCELLED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
