@@ -28,7 +28,11 @@ import psutil
 FOLDER = Path(__file__).resolve().parent / "peers" / "services"
 OURS = ("actserve_client_and_server", "plain_grpc")
 """Those that run in the environment of this script."""
-PEERS = ("flight", "triton", "connect", "ml_server")
+PEERS = ("flight", "triton", "connect", "ml_server", "ray_serve", "ray_serve_high_throughput")
+ENVIRONMENT = {"ray_serve_high_throughput": "ray_serve"}
+"""Of those whose environment has another name."""
+ALONE = ("ray_serve", "ray_serve_high_throughput")
+"""Those that listen on every interface, and so get a network of their own, client and server together."""
 START_S = 240
 CALL_S = 120
 
@@ -43,13 +47,21 @@ class Usage:
     server_mb: float
 
 
+def _command(name: str, python: str, megabytes: int) -> list[str]:
+    command = [python, str(FOLDER / f"{name}.py"), str(megabytes)]
+    if name not in ALONE:
+        return command
+    # It becomes the command; who is not root becomes root of what it has to itself.
+    return ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), *command]
+
+
 class Peer:
     """The process of a peer, which is the client, and its children, which are the server."""
 
     def __init__(self, name: str, python: str, megabytes: int) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [python, str(FOLDER / f"{name}.py"), str(megabytes)],
+            _command(name, python, megabytes),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sys.stderr,
@@ -137,11 +149,11 @@ def _started(names: dict[str, str], megabytes: int, failed: dict[str, str]) -> I
     with contextlib.ExitStack() as stack:
         peers = []
         for name, python in names.items():
-            peer = Peer(name, python, megabytes)
-            stack.callback(peer.close)
             try:
+                peer = Peer(name, python, megabytes)
+                stack.callback(peer.close)
                 peer.start()
-            except (TimeoutError, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:
                 failed[name] = str(error)
                 continue
             peers.append(peer)
@@ -172,7 +184,7 @@ def main() -> int:
     names = dict.fromkeys(OURS, sys.executable)
     missing = []
     for name in filter(None, options.peers.split(",")):
-        python = options.environments.resolve() / name / "bin" / "python"
+        python = options.environments.resolve() / ENVIRONMENT.get(name, name) / "bin" / "python"
         if python.exists():
             names[name] = str(python)
         else:
