@@ -87,7 +87,7 @@ lock:  ## resolve the dependencies anew (needs uv)
 serve: $(READY)  ## run a server on 127.0.0.1:50051
 	$(BIN)/actserve serve
 
-bench: $(READY)  ## measure the transport against plain gRPC services
+bench: $(READY)  ## measure the transport against plain gRPC services, with two streams, and how it overlaps with compute
 	$(BIN)/python benchmarks/transport.py
 
 # An environment for each service of others, as they don't agree on what they need.
