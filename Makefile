@@ -87,7 +87,7 @@ lock:  ## resolve the dependencies anew (needs uv)
 serve: $(READY)  ## run a server on 127.0.0.1:50051
 	$(BIN)/actserve serve
 
-bench: $(READY)  ## measure the transport against plain gRPC services
+bench: $(READY)  ## measure the transport against plain gRPC services, with two streams, and how it overlaps with compute
 	$(BIN)/python benchmarks/transport.py
 
 # An environment for each service of others, as they don't agree on what they need.
@@ -96,7 +96,7 @@ bench: $(READY)  ## measure the transport against plain gRPC services
 	.venv-peers/$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-bench-services: $(READY) $(patsubst benchmarks/peers/services/requirements/%.txt,.venv-peers/%/.ready,$(wildcard benchmarks/peers/services/requirements/*.txt))  ## measure services of others beside ours: Arrow Flight, Triton, Connect, MLServer (installs them)
+bench-services: $(READY) $(patsubst benchmarks/peers/services/requirements/%.txt,.venv-peers/%/.ready,$(wildcard benchmarks/peers/services/requirements/*.txt))  ## measure services of others beside ours: Arrow Flight, Triton, Connect, MLServer, Ray Serve (installs them)
 	$(BIN)/python benchmarks/services.py
 
 bench-stats: $(READY)  ## measure the neuron statistics against NumPy

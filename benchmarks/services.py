@@ -3,7 +3,8 @@
     python benchmarks/services.py [--rounds 5] [--megabytes 100] [--peers flight,triton] [--environments .venv-peers]
 
 Prints JSON. Each peer is a script under peers/services with an environment of its own, ENVIRONMENTS/NAME; one without is left out and named.
-All run at once, but only one is called at a time, in turns, round by round. CPU-seconds are of the client and the server together, by the
+All run at once, but only one is called at a time, in turns, round by round. Those that keep a core busy when nobody calls them would slow the
+others down: each comes afterwards, in turns with actserve alone, whose figures are compared with theirs. CPU-seconds are of the client and the server together, by the
 clocks of their processes; memory is the most that was seen resident in each while it was called (pages that two share count in both).
 """
 
@@ -28,7 +29,13 @@ import psutil
 FOLDER = Path(__file__).resolve().parent / "peers" / "services"
 OURS = ("actserve_client_and_server", "plain_grpc")
 """Those that run in the environment of this script."""
-PEERS = ("flight", "triton", "connect", "ml_server")
+PEERS = ("flight", "triton", "connect", "ml_server", "ray_serve", "ray_serve_high_throughput")
+ENVIRONMENT = {"ray_serve_high_throughput": "ray_serve"}
+"""Of those whose environment has another name."""
+ALONE = ("ray_serve", "ray_serve_high_throughput")
+"""Those that listen on every interface, and so get a network of their own, client and server together."""
+RESTLESS = ("ray_serve", "ray_serve_high_throughput")
+"""Those that take 10 to 15 % of a core when nobody calls them."""
 START_S = 240
 CALL_S = 120
 
@@ -43,13 +50,21 @@ class Usage:
     server_mb: float
 
 
+def _command(name: str, python: str, megabytes: int) -> list[str]:
+    command = [python, str(FOLDER / f"{name}.py"), str(megabytes)]
+    if name not in ALONE:
+        return command
+    # It becomes the command; who is not root becomes root of what it has to itself.
+    return ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), *command]
+
+
 class Peer:
     """The process of a peer, which is the client, and its children, which are the server."""
 
     def __init__(self, name: str, python: str, megabytes: int) -> None:
         self.name = name
         self._process = subprocess.Popen(
-            [python, str(FOLDER / f"{name}.py"), str(megabytes)],
+            _command(name, python, megabytes),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=sys.stderr,
@@ -137,15 +152,32 @@ def _started(names: dict[str, str], megabytes: int, failed: dict[str, str]) -> I
     with contextlib.ExitStack() as stack:
         peers = []
         for name, python in names.items():
-            peer = Peer(name, python, megabytes)
-            stack.callback(peer.close)
             try:
+                peer = Peer(name, python, megabytes)
+                stack.callback(peer.close)
                 peer.start()
-            except (TimeoutError, RuntimeError) as error:
+            except (OSError, RuntimeError) as error:
                 failed[name] = str(error)
                 continue
             peers.append(peer)
         yield peers
+
+
+def _groups(names: dict[str, str]) -> list[dict[str, str]]:
+    """Those that can be there at the same time: all who are quiet, and each other one with ours."""
+    quiet = {name: python for name, python in names.items() if name not in RESTLESS}
+    return [quiet, *({OURS[0]: names[OURS[0]], name: names[name]} for name in names if name in RESTLESS)]
+
+
+def _measured(names: dict[str, str], megabytes: int, rounds: int, failed: dict[str, str]) -> dict[str, list[Usage]]:
+    """What each call of each contender took, ours first."""
+    usages: dict[str, list[Usage]] = {}
+    with _started(names, megabytes, failed) as peers:
+        for _ in range(rounds):
+            for peer in peers:
+                for contender in peer.contenders:
+                    usages.setdefault(contender, []).append(peer.call(contender))
+    return usages
 
 
 def _figures(usages: list[Usage], ours: list[Usage], gigabytes: float) -> dict[str, Any]:
@@ -172,24 +204,25 @@ def main() -> int:
     names = dict.fromkeys(OURS, sys.executable)
     missing = []
     for name in filter(None, options.peers.split(",")):
-        python = options.environments.resolve() / name / "bin" / "python"
+        python = options.environments.resolve() / ENVIRONMENT.get(name, name) / "bin" / "python"
         if python.exists():
             names[name] = str(python)
         else:
             missing.append(name)
-    usages: dict[str, list[Usage]] = {}
+    contenders: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    with _started(names, options.megabytes, failed) as peers:
-        for _ in range(options.rounds):
-            for peer in peers:
-                for contender in peer.contenders:
-                    usages.setdefault(contender, []).append(peer.call(contender))
-    ours = next(iter(usages.values()))
+    for group in _groups(names):
+        usages = _measured(group, options.megabytes, options.rounds, failed)
+        ours = next(iter(usages.values()))
+        for contender, found in usages.items():
+            # Ours is called again beside each of the restless.
+            name = f"{contender}, beside {[*group][-1]}" if contender in contenders else contender
+            contenders[name] = _figures(found, ours, options.megabytes / 1e3)
     report = {
         "megabytes": options.megabytes,
         "rounds": options.rounds,
         "cores": os.cpu_count(),
-        "contenders": {name: _figures(found, ours, options.megabytes / 1e3) for name, found in usages.items()},
+        "contenders": contenders,
         "not_installed": missing,
         "failed": failed,
     }

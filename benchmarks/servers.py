@@ -1,0 +1,111 @@
+"""The servers that the benchmarks of the transport call, each a process of its own on loopback: ours, and plain gRPC as people write it.
+
+    with servers.actserve("--workers", "2") as address: ...
+    with servers.plain() as address, grpc.insecure_channel(address, servers.UNLIMITED) as channel:
+        servers.bidirectional(channel, x)
+
+The plain service has generated classes and default options, but for the message limit, and computes sigmoid with NumPy. Knows nothing of time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import numpy as np
+from actserve.v1 import compute_pb2
+
+CHUNK = 1 << 20
+"""Bytes of a message of the plain stream."""
+UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+MESSAGE = compute_pb2.ComputeRequest
+_CODEC = {"request_serializer": MESSAGE.SerializeToString, "response_deserializer": MESSAGE.FromString}
+
+
+@contextlib.contextmanager
+def actserve(*options: str) -> Iterator[tuple[str, int]]:
+    """The address of a server of ours, from its log, and its process id."""
+    command = [sys.executable, "-m", "actserve_server", "serve", "--address", "127.0.0.1:0", "--log-format", "json"]
+    with subprocess.Popen([*command, "--log-level", "info", *options], stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                # A supervisor has more to say than where it listens.
+                if found := json.loads(line).get("addresses"):
+                    break
+            else:
+                raise RuntimeError(f"the server ended with status {process.wait()}")
+            # It logs a line a call, and would wait for a reader once the pipe is full.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            yield found[0], process.pid
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@contextlib.contextmanager
+def plain() -> Iterator[str]:
+    """The address of a plain service."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield f"127.0.0.1:{mine.recv()}"
+    finally:
+        mine.send(None)
+        process.join()
+
+
+def unary(channel: grpc.Channel) -> Any:
+    """Its method for a whole array in one message."""
+    return channel.unary_unary("/plain.Plain/Unary", **_CODEC)
+
+
+def bidirectional(channel: grpc.Channel, x: Any) -> Any:
+    """What its stream makes of an array."""
+    stream: Any = channel.stream_stream("/plain.Plain/Bidirectional", **_CODEC)
+    view = memoryview(x).cast("B")
+    requests = (MESSAGE(data=bytes(view[at : at + CHUNK])) for at in range(0, len(view), CHUNK))
+    out, at = np.empty_like(x), 0
+    for answer in stream(requests):
+        part = np.frombuffer(answer.data, np.float32)
+        out[at : at + part.size] = part
+        at += part.size
+    return out
+
+
+def _sigmoid(data: bytes) -> bytes:
+    x = np.frombuffer(data, np.float32)
+    with np.errstate(over="ignore"):
+        return (1 / (1 + np.exp(-x))).tobytes()
+
+
+def _serve(pipe: Any) -> None:
+    def one(request: Any, context: Any) -> Any:
+        return MESSAGE(data=_sigmoid(request.data))
+
+    def many(requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            yield MESSAGE(data=_sigmoid(request.data))
+
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=UNLIMITED)
+    codec = {"request_deserializer": MESSAGE.FromString, "response_serializer": MESSAGE.SerializeToString}
+    methods = {
+        "Unary": grpc.unary_unary_rpc_method_handler(one, **codec),
+        "Bidirectional": grpc.stream_stream_rpc_method_handler(many, **codec),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("plain.Plain", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    pipe.send(port)
+    pipe.recv()
+    server.stop(0)
