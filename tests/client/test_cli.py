@@ -255,9 +255,9 @@ def test_a_large_file_takes_constant_memory(run: Any, tmp_path: Path) -> None:
     large[-3:] = [-1, 2, 3]
     del large
     before, peaks = psutil.Process().memory_info().rss, []
-    from actserve_client import _files
+    from actserve_client.cli import files
 
-    original = _files.releaser
+    original = files.releaser
 
     def watching(*arrays: Any) -> Any:
         release = original(*arrays)
@@ -269,7 +269,7 @@ def test_a_large_file_takes_constant_memory(run: Any, tmp_path: Path) -> None:
         return follow
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_files, "releaser", watching)
+        patch.setattr(files, "releaser", watching)
         run("apply", "relu", str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
     # Client and server are one process here: 384 MB in, 384 MB out.
     assert max(peaks) - before < 250e6
