@@ -12,6 +12,7 @@ import pytest
 from actserve_client import Client
 from actserve_server.app import Server
 from actserve_server.config import Config
+from actserve_server.kernels import compiler
 
 MakeServer = Callable[..., Server]
 
@@ -21,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-mib", type=int, default=48, help="the length of those streams")
     parser.addoption("--soak-gb", type=float, default=0.5, help="the length of a long stream")
     parser.addoption("--fuzz-examples", type=int, default=3000, help="how many formulas are made up")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels() -> None:
+    """What tests compile themselves lies where servers look for it: nothing is compiled twice."""
+    compiler.configure(Config().kernel_cache())
 
 
 @pytest.fixture
