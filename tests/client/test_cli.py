@@ -214,13 +214,14 @@ def test_stats_of_no_neurons_and_of_no_samples(run: Any, tmp_path: Path) -> None
 def test_the_catalogue(run: Any, client: Client) -> None:
     names = [record["name"] for record in json.loads(run("list", "--json"))]
     assert names == [record.name for record in client.activations()]
-    assert all(name in run("list") for name in names)
+    listed = run("list")
+    assert all(name in listed for name in names)
     assert json.loads(run("describe", "swish", "--json"))["name"] == "silu"
     assert "negative_slope" in run("describe", "leaky_relu")
     assert "negative_slope=0.2" in run("describe", "keras:leaky_relu")
     assert "must be given" in " ".join(run("describe", "maxout").split())
     assert "a seed is given when training is true" in " ".join(run("describe", "rrelu").split())
-    assert "resizing" in run("list")
+    assert "resizing" in listed
     assert run("health") == "serving\n"
 
 
