@@ -24,6 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fuzz-examples", type=int, default=3000, help="how many formulas are made up")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole processes come first: they are the longest, and mostly wait, while the other cores compute."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def kernels() -> None:
     """What tests compile themselves lies where servers look for it: nothing is compiled twice."""
