@@ -38,7 +38,7 @@ demo: $(READY)  ## train a small network on real digits, every activation comput
 	$(BIN)/actserve demo --output out/demo.png
 
 test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 fuzz: $(READY)  ## send a million made-up formulas to their parser (an hour)
 	$(BIN)/python -m pytest tests/formulas/test_language.py -k whatever --fuzz-examples 1000000 --timeout 14400

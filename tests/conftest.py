@@ -12,6 +12,7 @@ import pytest
 from actserve_client import Client
 from actserve_server.app import Server
 from actserve_server.config import Config
+from actserve_server.kernels import compiler
 
 MakeServer = Callable[..., Server]
 
@@ -21,6 +22,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kill-mib", type=int, default=48, help="the length of those streams")
     parser.addoption("--soak-gb", type=float, default=0.5, help="the length of a long stream")
     parser.addoption("--fuzz-examples", type=int, default=3000, help="how many formulas are made up")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole processes come first: they are the longest, and mostly wait, while the other cores compute."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels() -> None:
+    """What tests compile themselves lies where servers look for it: nothing is compiled twice."""
+    compiler.configure(Config().kernel_cache())
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -72,24 +72,44 @@ def gate(record: GatedActivation, u: float, v: float, params: Sequence[float], *
 
 
 def slice_values(record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any) -> list[Real]:
-    """All elements of the result for one slice of finite numbers and masks; a formula may name `others` too.
+    """All elements of the result for one slice of finite numbers and masks; a formula may name `others`, lists of numbers, too.
 
     There is no noise unless they bring it.
     """
-    with mp.workdps(DIGITS):
-        known = names(record, params) | _of_slices(x) | others | {"x": [mp.mpf(v) for v in x]}
-        return [mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x))]
+    return list(_values(record, tuple(x), tuple(params), _lists(others)))
 
 
 def slice_jacobian(
     record: AxisActivation, x: Sequence[float], params: Sequence[float], **others: Any
 ) -> list[list[Real]]:
     """dy_i/dx_k for all i, k of one slice."""
+    return [list(row) for row in _jacobian(record, tuple(x), tuple(params), _lists(others))]
+
+
+Lists = tuple[tuple[str, tuple[Real, ...]], ...]
+
+
+def _lists(others: Mapping[str, Sequence[Real]]) -> Lists:
+    return tuple((name, tuple(values)) for name, values in others.items())
+
+
+@functools.lru_cache(4096)
+def _values(record: AxisActivation, x: tuple[float, ...], params: tuple[float, ...], others: Lists) -> tuple[Real, ...]:
+    """Remembered, as several tests ask for the same slices'."""
+    with mp.workdps(DIGITS):
+        known = names(record, params) | _of_slices(x) | dict(others) | {"x": [mp.mpf(v) for v in x]}
+        return tuple(mp.mpf(eval(compiled(record.formula), known | {"i": i})) for i in range(len(x)))
+
+
+@functools.lru_cache(4096)
+def _jacobian(
+    record: AxisActivation, x: tuple[float, ...], params: tuple[float, ...], others: Lists
+) -> tuple[tuple[Real, ...], ...]:
     every = range(len(x))
     with mp.workdps(DIGITS):
-        known = _slice_names(record, x, params, **others) | others
+        known = _slice_names(record, x, params, **dict(others)) | dict(others)
         code = compiled(record.derivative_formula)
-        return [[mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every] for i in every]
+        return tuple(tuple(mp.mpf(eval(code, known | {"i": i, "k": k})) for k in every) for i in every)
 
 
 def slice_gradient(

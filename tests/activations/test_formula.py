@@ -1,7 +1,10 @@
-"""The formulas' evaluation, which a server asks from many threads at once."""
+"""The formulas' evaluation, which a server asks from many threads at once, and with no gmpy2 behind mpmath."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -38,3 +41,36 @@ def test_threads_do_not_change_each_others_precision() -> None:
     for thread in threads:
         thread.join()
     assert mp.mp.prec == before
+
+
+VALUES = """
+import json, sys
+from actserve_server.activations import formula
+from actserve_server.activations.catalogue import CATALOGUE
+from actserve_server.activations.spec import Activation
+from mpmath.libmp import BACKEND
+
+values = {
+    f"{record.name} {x} {derivative}": [
+        int(part) for part in formula.value(record, x, formula.parameters(record), derivative=derivative)._mpf_
+    ]
+    for record in CATALOGUE
+    if isinstance(record, Activation) and not record.indexed
+    for x in (-745.25, -1.7, 1e-9, 0.3, 88.5)
+    for derivative in (False, True)
+}
+print(json.dumps([BACKEND, values]))
+"""
+
+
+def test_mpmath_says_the_same_without_gmpy2() -> None:
+    """The tests have gmpy2, as they take half the time with it, and a server does not."""
+    answers = []
+    for more in ({}, {"MPMATH_NOGMPY": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", VALUES], env=os.environ | more, capture_output=True, text=True, check=True
+        )
+        answers.append(json.loads(done.stdout))
+    assert answers[1][0] == "python"
+    assert len(answers[0][1]) > 500
+    assert answers[0][1] == answers[1][1]

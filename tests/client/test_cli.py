@@ -214,13 +214,14 @@ def test_stats_of_no_neurons_and_of_no_samples(run: Any, tmp_path: Path) -> None
 def test_the_catalogue(run: Any, client: Client) -> None:
     names = [record["name"] for record in json.loads(run("list", "--json"))]
     assert names == [record.name for record in client.activations()]
-    assert all(name in run("list") for name in names)
+    listed = run("list")
+    assert all(name in listed for name in names)
     assert json.loads(run("describe", "swish", "--json"))["name"] == "silu"
     assert "negative_slope" in run("describe", "leaky_relu")
     assert "negative_slope=0.2" in run("describe", "keras:leaky_relu")
     assert "must be given" in " ".join(run("describe", "maxout").split())
     assert "a seed is given when training is true" in " ".join(run("describe", "rrelu").split())
-    assert "resizing" in run("list")
+    assert "resizing" in listed
     assert run("health") == "serving\n"
 
 
@@ -255,9 +256,9 @@ def test_a_large_file_takes_constant_memory(run: Any, tmp_path: Path) -> None:
     large[-3:] = [-1, 2, 3]
     del large
     before, peaks = psutil.Process().memory_info().rss, []
-    from actserve_client import _files
+    from actserve_client.cli import files
 
-    original = _files.releaser
+    original = files.releaser
 
     def watching(*arrays: Any) -> Any:
         release = original(*arrays)
@@ -269,7 +270,7 @@ def test_a_large_file_takes_constant_memory(run: Any, tmp_path: Path) -> None:
         return follow
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_files, "releaser", watching)
+        patch.setattr(files, "releaser", watching)
         run("apply", "relu", str(tmp_path / "x.npy"), str(tmp_path / "y.npy"))
     # Client and server are one process here: 384 MB in, 384 MB out.
     assert max(peaks) - before < 250e6

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from actserve_client import Client, cli
-from actserve_client._following import parse
+from actserve_client.cli.following import parse
 
 MakeServer = Callable[..., Any]
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
+import numba
 import numpy as np
 import pytest
 from actserve_server.activations.catalogue import CATALOGUE, find
@@ -28,6 +31,7 @@ from actserve_server.kernels.binding import Bindings
 from actserve_server.kernels.cache import Cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.registry import cpu_target
 
 Array = np.ndarray[Any, Any]
 Loop = Callable[..., None]
@@ -344,12 +348,21 @@ def test_a_state_of_another_width_is_refused() -> None:
 # ---- machine code --------------------------------------------------------------------------------------------------
 
 
-def machine_code(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "exact") -> str:
-    """The assembly of a loop, without what unpacks its arguments."""
-    result = build.translate(build.unit_of(record, operation, dtype, accuracy))
-    text: str = result.library.get_asm_str()
-    begin = text.index(f"\n{result.fndesc.llvm_func_name}:")
+def machine_code(code: bytes) -> str:
+    """The assembly of a loop that was dumped, without what unpacks its arguments."""
+    (_, kind, (_, bitcode)), described, *_ = pickle.loads(code)
+    assert kind == "object"
+    text = str(cpu_target.target_context.codegen()._tm.emit_assembly(llvm.parse_bitcode(bitcode)))
+    begin = text.index(f"\n{described.llvm_func_name}:")
     return text[begin : text.index(".Lfunc_end", begin)]
+
+
+def kept(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "exact") -> bytes:
+    """A loop as it lies on the disk, compiled if it is not there."""
+    compiler.load(record, operation, dtype, accuracy)
+    code = compiler._configured().get(build.unit_of(record, operation, dtype, accuracy).digest())
+    assert code is not None
+    return code
 
 
 def vector_blocks(code: str) -> list[str]:
@@ -379,7 +392,7 @@ VECTORIZED = [record for record in CATALOGUE if isinstance(record, Activation) a
 @pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
 def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, operation: str) -> None:
     assert isinstance(record, Activation)
-    code = machine_code(record, operation, F32)
+    code = machine_code(kept(record, operation, F32))
     assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", code)
     assert not any(re.search(r"\bcallq?\s", block) for block in vector_blocks(code))
     # What is beyond the quick kernel is mended by a loop of its own, which may call.
@@ -402,7 +415,7 @@ DOUBLE_IN_FAST = {
 @pytest.mark.parametrize("operation", ["forward", "derivative"])
 @pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
 def test_a_fast_loop_computes_in_single_precision_alone(record: Record, operation: str) -> None:
-    code = machine_code(record, operation, F32, "fast")
+    code = machine_code(kept(record, operation, F32, "fast"))
     assert re.search(r"\bv(?!mov)\w+ps\s.*%ymm", code)
     double = re.search(r"\bv(add|sub|mul|div|fn?m(add|sub)\w*|cvtps2)pd\s.*%ymm", code)
     assert bool(double) == ((record.name, operation) in DOUBLE_IN_FAST)
@@ -413,14 +426,14 @@ def test_a_fast_loop_computes_in_single_precision_alone(record: Record, operatio
 def test_loops_of_float64_and_of_products_are_vectorized_too(name: str, operation: str) -> None:
     record = find(name)
     assert record is not None
-    code = machine_code(record, operation, F64)
+    code = machine_code(kept(record, operation, F64))
     assert re.search(r"\bv(?!mov)\w+pd\s.*%ymm", code)
     assert not calls(code)
 
 
 @pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
 def test_both_loops_along_an_axis_are_vectorized() -> None:
-    code = machine_code(SHIFTED, "forward", F32)
+    code = machine_code(build.dump(build.translate(build.unit_of(SHIFTED, "forward", F32))))
     blocks = re.split(r"\n\.LBB\d+_\d+:", code)
     vectorized = [block for block in blocks if re.search(r"vcvtpd2ps\s+%ymm", block) and re.search(r"\bj\w+\s", block)]
     assert len(vectorized) >= 2
@@ -462,7 +475,9 @@ TABLE = [1.0, 2.0]
 def test_a_name_means_the_primitive_it_is_bound_to_also_in_the_kernels_that_a_kernel_calls() -> None:
     a = Bindings({"primitive": _primitive_a}).inline(_uses_user)
     b = Bindings({"primitive": _primitive_b}).inline(_uses_user)
-    assert (a(1.0), b(1.0)) == (20.5, 30.5)
+    assert numba.njit(lambda x: (a(x), b(x)))(1.0) == (20.5, 30.5)
+    with pytest.raises(TypeError, match=r"_uses_user.* can't be called from Python"):
+        a(1.0)
 
 
 @kernel
@@ -664,6 +679,19 @@ def test_a_kernel_is_compiled_once_and_then_found_in_memory_and_on_disk(
     assert again is not first
     assert negated(first) == negated(again) == [-1.0, -2.0]
     assert builder.units == ["negate-forward-float32"]
+
+
+def test_what_is_loaded_stays_where_the_directory_does(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "_said", None)
+    compiler.configure(tmp_path)
+    loop = compiler.load(find("relu"), "forward", F32)
+    compiler.configure(tmp_path)
+    assert compiler.load(find("relu"), "forward", F32) is loop
+    compiler.configure(tmp_path / "other")
+    assert compiler.load(find("relu"), "forward", F32) is not loop
+    assert list((tmp_path / "other").glob("*/*"))
 
 
 def test_a_record_that_was_replaced_under_its_name_gets_its_own_code(builder: _Builder) -> None:

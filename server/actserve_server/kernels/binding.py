@@ -13,10 +13,10 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numba
 import numpy as np
 
 from actserve_server.elementary.source import Exact
+from actserve_server.kernels.inner import inner
 
 __all__ = ["Bindings", "digest"]
 
@@ -42,7 +42,7 @@ class Bindings:
     """One set of primitives, the type of numbers, and the functions bound to them so far.
 
     >>> double = Bindings({}).inline(kernel(lambda x: x + x))
-    >>> double(2.0)
+    >>> numba.njit(lambda x: double(x))(2.0)
     4.0
 
     What a function computes goes into its symbol: Numba finds code by its symbol, and code that came from the disk must not
@@ -82,7 +82,7 @@ class Bindings:
             content = digest(function, self._primitives).hex()[:20]
             copy = self._copy(function, names, f"{function.__name__}_{self._scalar.__name__}_{content}")
             inlined = not getattr(function, "__actserve_apart__", False)
-            self._bound[function] = numba.njit(forceinline=inlined, error_model="numpy")(copy)
+            self._bound[function] = inner(copy, inlined=inlined)
         bound = self._bound[function]
         if bound is None:
             raise TypeError(f"kernel {function.__qualname__} calls itself")

@@ -27,7 +27,8 @@ from numba.core.registry import cpu_target
 from actserve_server.activations.spec import Record
 from actserve_server.kernels import target
 from actserve_server.kernels.binding import Bindings, digest
-from actserve_server.kernels.forms import Form, form_of, inline
+from actserve_server.kernels.forms import Form, form_of
+from actserve_server.kernels.inner import inner
 from actserve_server.kernels.loops import channelled, operations
 
 __all__ = ["ARGUMENTS", "Unit", "callable_of", "dump", "fingerprint", "revive", "translate", "unit_of"]
@@ -35,7 +36,7 @@ __all__ = ["ARGUMENTS", "Unit", "callable_of", "dump", "fingerprint", "revive", 
 Function = Callable[..., Any]
 
 _TARGET = target.pin()
-_OPTIONS = {"nogil": True, "error_model": "numpy"}
+_OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _VECTORS = 2
 """At how many vectors an elementwise loop works at once; four of them no longer fit the registers."""
 
@@ -167,8 +168,8 @@ def _source(unit: Unit) -> types.FunctionType:
         return bindings.bind(kernel, symbol)
     bound = [bindings.inline(kernel) for kernel in unit.kernels]
     if unit.columns:
-        bound = [channelled(inline, kernel, unit.columns) for kernel in bound]
-    loop: Any = unit.loop(unit.form, *bound, *(inline(helper) for helper in unit.helpers))
+        bound = [channelled(inner, kernel, unit.columns) for kernel in bound]
+    loop: Any = unit.loop(unit.form, *bound, *(inner(helper) for helper in unit.helpers))
     return bindings.named(loop, symbol)
 
 

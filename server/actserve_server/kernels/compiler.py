@@ -83,7 +83,8 @@ _REDUCTIONS = REDUCTIONS | NEURON_REDUCTIONS
 Compiled = Callable[..., None]
 _Key = tuple[Any, ...]
 
-_DEFAULT_DIRECTORY = Path("~/.cache/actserve/kernels")
+_DEFAULT_DIRECTORY = Path("~/.cache/actserve")
+"""Where a server keeps them too, unless it is told otherwise."""
 
 _guard = threading.Lock()
 _loaded: dict[_Key, Compiled] = {}
@@ -93,18 +94,21 @@ _LONGEST_FORMULA_S = 30.0
 _formula_child = Child(_LONGEST_FORMULA_S)
 """For formulas that came from outside: one that takes long holds up only those who use such."""
 _cache: Cache | None = None
+_said: tuple[Path | None, ...] | None = None
 
 
 def configure(cache_dir: Path | None, baked: Sequence[Path] = ()) -> None:
     """Say where compiled code is kept; before the first `load`, or it is kept in the user's cache directory.
 
     None, or a directory that cannot be written to, means a private one that goes with the process. The `baked`
-    directories are read first and never written to: they are what an image brings along.
+    directories are read first and never written to: they are what an image brings along. What is loaded stays loaded where the
+    directories are those that were said before.
     """
-    global _cache
+    global _cache, _said
     with _guard:
-        _cache = Cache(cache_dir, fingerprint(), baked)
-        _loaded.clear()
+        if _said != (cache_dir, *baked):
+            _said, _cache = (cache_dir, *baked), Cache(cache_dir, fingerprint(), baked)
+            _loaded.clear()
 
 
 def directory() -> Path:
@@ -306,10 +310,11 @@ def _obtain(unit: Unit, child: Child, *, here: bool) -> Compiled:
 
 
 def _configured() -> Cache:
-    global _cache
+    global _cache, _said
     with _guard:
         if _cache is None:
-            _cache = Cache(_DEFAULT_DIRECTORY.expanduser(), fingerprint())
+            directory = _DEFAULT_DIRECTORY.expanduser()
+            _said, _cache = (directory,), Cache(directory, fingerprint())
         return _cache
 
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import ml_dtypes
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
@@ -25,6 +24,7 @@ from numba.extending import intrinsic
 from actserve_server import elementary
 from actserve_server.elementary.bits import bits_of, float_of
 from actserve_server.kernels import target
+from actserve_server.kernels.inner import inner
 
 __all__ = [
     "ACCURACIES",
@@ -35,7 +35,6 @@ __all__ = [
     "Accuracy",
     "Form",
     "form_of",
-    "inline",
     "overlap",
 ]
 
@@ -52,11 +51,6 @@ BFLOAT16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
 SIXTEEN_BITS = (FLOAT16, BFLOAT16)
 DTYPES: tuple[np.dtype[Any], ...] = (np.dtype(np.float32), np.dtype(np.float64), *SIXTEEN_BITS)
 """The data types that tensors may have."""
-
-
-def inline(function: Function) -> Function:
-    """Compile a function for other compiled functions, into which it is always inlined."""
-    return cast(Function, numba.njit(forceinline=True, error_model="numpy")(function))
 
 
 _NAN_32 = np.float32(np.nan)
@@ -101,18 +95,18 @@ def overlap(typing_context: Any, a: Any, b: Any) -> Any:
     return numba_types.boolean(a, b), generate
 
 
-@inline
+@inner
 def _widen_half(bits: Any) -> Any:
     return _float_of_half(bits)
 
 
-@inline
+@inner
 def _widen_bfloat(bits: Any) -> Any:
     shifted: Any = np.int32(np.int64(bits) << 16)
     return float_of(shifted)
 
 
-@inline
+@inner
 def _odd_float32_bits(y: Any) -> Any:
     """The bits of y rounded to float32 towards zero, the last one set if that was inexact: so the next rounding, to fewer
     bits, is as if it were the first."""
@@ -124,72 +118,72 @@ def _odd_float32_bits(y: Any) -> Any:
     return np.int32(bits | 1 if back != y else bits)
 
 
-@inline
+@inner
 def _load(value: Any) -> Any:
     return np.float64(value)
 
 
-@inline
+@inner
 def _load_fast(value: Any) -> Any:
     return np.float32(value)
 
 
-@inline
+@inner
 def _store_64(v: float, y: float) -> float:
     return y if (v == v) & (y == y) else np.nan
 
 
-@inline
+@inner
 def _store_32(v: float, y: float) -> Any:
     rounded = np.float32(y)
     return rounded if (v == v) & (rounded == rounded) else _NAN_32
 
 
-@inline
+@inner
 def _store_half(v: float, y: float) -> Any:
     bits = _half_bits(float_of(_odd_float32_bits(y)))
     return bits if (v == v) & (y == y) else _NAN_HALF
 
 
-@inline
+@inner
 def _store_bfloat(v: float, y: float) -> Any:
     bits = np.int64(_odd_float32_bits(y)) & 0xFFFFFFFF
     rounded = np.uint16((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16)
     return rounded if (v == v) & (y == y) else _NAN_BFLOAT
 
 
-@inline
+@inner
 def _write_64(y: float) -> tuple[float, bool]:
     return y, y != y
 
 
-@inline
+@inner
 def _write_32(y: float) -> tuple[Any, bool]:
     rounded = np.float32(y)
     return rounded, rounded != rounded
 
 
-@inline
+@inner
 def _write_half(y: float) -> tuple[Any, bool]:
     return _store_half(y, y), y != y
 
 
-@inline
+@inner
 def _write_bfloat(y: float) -> tuple[Any, bool]:
     return _store_bfloat(y, y), y != y
 
 
-@inline
+@inner
 def _mend(v: float, result: float) -> float:
     return result if (v == v) & (result == result) else np.nan
 
 
-@inline
+@inner
 def _mend_half(v: float, result: Any) -> Any:
     return result if v == v else _NAN_HALF
 
 
-@inline
+@inner
 def _mend_bfloat(v: float, result: Any) -> Any:
     return result if v == v else _NAN_BFLOAT
 

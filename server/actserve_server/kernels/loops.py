@@ -177,9 +177,9 @@ def _three(kernel: Function) -> Function:
 _BY_COUNT: dict[int, Callable[[Function], Function]] = {1: _one, 2: _two, 3: _three}
 
 
-def channelled(inline: Callable[[Function], Function], kernel: Function, parameters: int) -> Function:
+def channelled(inner: Callable[[Function], Function], kernel: Function, parameters: int) -> Function:
     """A kernel of so many parameters as one of (v, columns, channel)."""
-    return inline(_BY_COUNT[parameters](kernel))
+    return inner(_BY_COUNT[parameters](kernel))
 
 
 def _channels(form: Form, kernel: Function) -> Function:

@@ -1,0 +1,64 @@
+"""States of several batches or workers to the answer over all their data, without a server."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any, overload
+
+from actserve import penalties
+from actserve.stats import NeuronStats, StateError
+
+from actserve_client._session.answers import Regularization
+from actserve_client.errors import InvalidRequest
+
+__all__ = ["merge"]
+
+
+@overload
+def merge(states: Iterable[NeuronStats]) -> NeuronStats: ...
+
+
+@overload
+def merge(states: Iterable[Regularization]) -> Regularization: ...
+
+
+@overload
+def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> Any: ...
+
+
+def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> NeuronStats | Regularization:
+    """The answer over all the data that states were gathered from: `merge(s.state for s in parts)`.
+
+    >>> merge(client.neuron_stats("relu", part).state for part in parts).dead
+    array([False,  True])
+    >>> merge(client.regularization("relu", part, "l1").state for part in parts).penalty
+    0.25
+
+    States (the `.state` of a `NeuronStats` or a `Regularization`, or the records themselves) of one layer and the same
+    options, in any order; what comes back is of their kind, a `Regularization` without a gradient. Needs no server. Raises
+    InvalidRequest for states that do not go together, that are damaged, or when there are none.
+    """
+    parts: list[Any] = list(states)
+    if not parts:
+        raise InvalidRequest("there are no states to merge", field="states")
+    kinds = {"penalties" if _is_penalty(part) else "neuron statistics" for part in parts}
+    if len(kinds) > 1:
+        raise InvalidRequest("states of penalties and of neuron statistics cannot be merged", field="states")
+    try:
+        if "penalties" in kinds:
+            return _merged_penalties(parts)
+        stats = [part if isinstance(part, NeuronStats) else NeuronStats.from_bytes(part) for part in parts]
+        return functools.reduce(NeuronStats.merge, stats)
+    except StateError as error:
+        raise InvalidRequest(str(error), field="states") from None
+
+
+def _is_penalty(part: Any) -> bool:
+    return isinstance(part, Regularization) or (isinstance(part, bytes) and penalties.is_penalty(part))
+
+
+def _merged_penalties(parts: list[Any]) -> Regularization:
+    data = [part.state if isinstance(part, Regularization) else part for part in parts]
+    state = functools.reduce(penalties.PenaltyState.merge, map(penalties.PenaltyState.from_bytes, data))
+    return Regularization(state.penalty, None, state.to_bytes())
