@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import secrets
+import threading
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ log = logging.getLogger("actserve.server")
 
 _SPARE_THREADS = 16
 """Threads beyond those that compute: they turn calls away, and answer the short ones."""
+
+_APART_S = 5.0
+"""How long after one worker the next makes ready for formulas: about as long as that takes."""
 
 _FRAME_BYTES = 64 << 10
 """Room for the header of a request beside its data."""
@@ -87,6 +91,7 @@ class Server:
         registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
         self._workshop = Workshop(compiler.directory())
+        self._preparing: threading.Timer | None = None
         self._servicer = Servicer(
             limits,
             self._gate,
@@ -156,9 +161,14 @@ class Server:
         )
 
     def prepare(self) -> None:
-        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays."""
+        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays.
+
+        Workers do so one after another, so that together they leave the cores to calls.
+        """
         if self._config.allow_create:
-            self._workshop.prepare()
+            self._preparing = threading.Timer((self._worker or 0) * _APART_S, self._workshop.prepare)
+            self._preparing.daemon = True
+            self._preparing.start()
 
     def stop(self, grace_s: float | None = None) -> None:
         """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
@@ -174,6 +184,8 @@ class Server:
             self._metrics.stop()
         self._health_threads.shutdown()
         self._team.close()
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._workshop.close()
         compiler.close()
         for address in self.addresses:
