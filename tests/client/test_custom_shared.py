@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +25,7 @@ from actserve_client import (
     Client,
     InvalidRequest,
     PermissionDenied,
+    ServerError,
     ServerUnavailable,
     UnknownActivation,
     _channel,
@@ -29,8 +33,9 @@ from actserve_client import (
 )
 from actserve_client.cli import main
 from actserve_server.app import Server
-from actserve_server.config import ConfigError, load
+from actserve_server.config import Config, ConfigError, load
 from actserve_server.custom.entry import Entry
+from actserve_server.kernels import build, compiler
 
 MakeServer = Callable[..., Server]
 
@@ -198,6 +203,62 @@ def test_creation_switched_off_leaves_what_there_is(make_server: MakeServer, tmp
             with pytest.raises(PermissionDenied):
                 call()
         assert client.forward("team.kept", 2.0) == 4.0
+
+
+def test_of_names_that_differ_only_by_case_there_is_one(pair: tuple[Client, Client]) -> None:
+    one, other = pair
+    one.create_activation("Team.Case", "2 * x")
+    for replace in (False, True):
+        with pytest.raises(ActivationExists, match=r"Team\.Case exists.*by case"):
+            other.create_activation("team.case", "3 * x", replace=replace)
+    with pytest.raises(UnknownActivation, match=r"Team\.Case"):
+        other.delete_activation("team.case")
+    assert one.forward("Team.Case", 3.0) == 6.0
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_takes_nothing_is_told_and_what_there_is_served(
+    number: int,
+    make_server: MakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with Client(make_server(activations_dir=str(tmp_path)).addresses[0], timeout=300) as client:
+        client.create_activation("team.kept", "2 * x")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink" if number == errno.EROFS else "fsync", refuse)
+            patched.setattr(tempfile, "mkstemp", refuse)
+            calls = [lambda: client.create_activation("team.new", "2 * x")]
+            calls += [lambda: client.delete_activation("team.kept")] * (number == errno.EROFS)
+            for call in calls:
+                with pytest.raises(ServerError, match=r"--activations-dir.*can't be written to") as caught:
+                    call()
+                assert caught.value.reason == "CANNOT_KEEP"
+                assert os.strerror(number).lower() in str(caught.value).lower()
+            assert client.create_activation("team.new", "2 * x", validate_only=True).name == "team.new"
+        assert [path.name for path in tmp_path.iterdir()] == ["team.kept.json"]
+        assert client.forward("team.kept", 2.0) == 4.0
+    assert "Traceback" not in caplog.text
+
+
+def test_a_cache_that_takes_nothing_is_told(make_server: MakeServer, tmp_path: Path) -> None:
+    # Where the folder of this program's version would be there is a file.
+    cache = tmp_path / "cache"
+    server = make_server(cache_dir=str(cache))
+    kernels = compiler.directory()
+    try:
+        kernels.mkdir(parents=True, exist_ok=True)
+        (kernels / f"kernels-{build.fingerprint()[:16]}").write_text("in the way")
+        with Client(server.addresses[0], timeout=300) as client:
+            with pytest.raises(ServerError, match=r"--cache-dir.*can't be written to") as caught:
+                client.create_activation("team.new", "2 * x + 0.123")
+            assert caught.value.reason == "CANNOT_KEEP"
+    finally:
+        compiler.configure(Config().kernel_cache())
 
 
 @pytest.mark.parametrize(

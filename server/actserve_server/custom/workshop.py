@@ -29,7 +29,7 @@ from actserve_server.formulas import Definition, Report, examine
 from actserve_server.kernels import build
 from actserve_server.kernels.cache import Cache
 
-__all__ = ["TooLong", "Workshop", "WorkshopFailed", "main"]
+__all__ = ["NotKept", "TooLong", "Workshop", "WorkshopFailed", "main"]
 
 _STAYS = "stays"
 _IDLE_S = 600.0
@@ -43,6 +43,14 @@ _TYPES = ("float64", "float32")
 
 class TooLong(Exception):
     """Expected error: a formula took more time, or memory, than it may."""
+
+
+class NotKept(Exception):
+    """Expected error: the compiled code could not be written to the disk."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class WorkshopFailed(Exception):
@@ -68,7 +76,7 @@ class Workshop:
         self.companion.start(_STAYS)
 
     def examine(self, entry: Entry, *, longest: int, within_s: float) -> Report:
-        """Compile an entry into the cache, and look into it. Raises TooLong and WorkshopFailed."""
+        """Compile an entry into the cache, and look into it. Raises TooLong, NotKept and WorkshopFailed."""
         line = json.dumps({"entry": entry.to_json(), "cache": str(self._cache), "longest": longest}).encode()
         try:
             answer = json.loads(self.companion.ask(line, within_s, wait_s=within_s))
@@ -80,6 +88,8 @@ class Workshop:
             raise TooLong("its process ended, as one does that has no memory left") from None
         except CompanionFailed as error:
             raise WorkshopFailed(str(error)) from error
+        if "not_kept" in answer:
+            raise NotKept(OSError(*answer["not_kept"]))
         if "report" not in answer:
             raise WorkshopFailed(str(answer.get("error", "no answer")))
         return report_from(answer["report"])
@@ -168,6 +178,8 @@ def _examined(line: bytes) -> tuple[dict[str, Any], list[Callable[[], object]]]:
         report = examine(
             definition, functools.cache(lambda operation: _compiled(definition, cache, operation, "float64"))
         )
+    except OSError as error:
+        return {"not_kept": [error.errno, error.strerror]}, []
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}, []
     later: list[Callable[[], object]] = [
