@@ -22,6 +22,7 @@ from actserve_server.activations.catalogue import CATALOGUE, find
 from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record, Traits
 from actserve_server.elementary.source import kernel
 from actserve_server.errors import CompileLimit
+from actserve_server.formulas import define
 from actserve_server.kernels import build, cold, compiler, neurons, reductions, target
 from actserve_server.kernels.binding import Bindings
 from actserve_server.kernels.cache import Cache
@@ -414,6 +415,17 @@ def test_loops_of_float64_and_of_products_are_vectorized_too(name: str, operatio
     assert record is not None
     code = machine_code(record, operation, F64)
     assert re.search(r"\bv(?!mov)\w+pd\s.*%ymm", code)
+    assert not calls(code)
+
+
+@pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
+@pytest.mark.parametrize(("dtype", "accuracy"), [(F64, "exact"), (F32, "exact"), (F32, "fast")])
+@pytest.mark.parametrize("formula", ["2**x", "abs(x)**a", "x**x"])
+def test_powers_are_vectorized_in_every_precision(formula: str, dtype: np.dtype[Any], accuracy: str) -> None:
+    record = define("team.own", formula, (Parameter("a", "", 0.3),)).record
+    code = machine_code(record, "forward", dtype, accuracy)
+    kind = "ps" if accuracy == "fast" else "pd"
+    assert re.search(rf"\bvfn?m(add|sub)\w*{kind}\s.*%ymm", code)
     assert not calls(code)
 
 
