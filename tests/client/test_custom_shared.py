@@ -30,6 +30,7 @@ from actserve_client import (
     UnknownActivation,
     _channel,
     _session,
+    merge,
 )
 from actserve_client.cli import main
 from actserve_server.app import Server
@@ -145,6 +146,33 @@ def test_a_layer_keeps_what_its_activation_was(make_server: MakeServer) -> None:
             # Of another shape, so that it is planned anew.
             monitor.observe("layer", np.ones((5, 3)))
             assert monitor.report()["layer"].mean.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_states_of_two_revisions_do_not_merge(make_server: MakeServer) -> None:
+    with Client(make_server().addresses[0], timeout=300) as client:
+        client.create_activation("team.again", "2 * x")
+        stats = [client.neuron_stats("team.again", X), client.neuron_stats("team.again", X, first_sample=len(X))]
+        penalties = [client.regularization("team.again", x, "l2") for x in (X, X)]
+        assert merge(part.state for part in stats).samples.tolist() == [2 * len(X)] * X.shape[1]
+        assert merge(part.state for part in penalties).penalty == pytest.approx(2 * penalties[0].penalty)
+        assert stats[0].parameters["formula.revision"] == client.describe("team.again").revision
+        client.create_activation("team.again", "3 * x", replace=True)
+        for one, other in (
+            (stats[0], client.neuron_stats("team.again", X)),
+            (penalties[0], client.regularization("team.again", X, "l2")),
+        ):
+            with pytest.raises(InvalidRequest, match=r"formula\.revision"):
+                merge([one.state, other.state])
+
+        # A layer does not go on from the state of another function.
+        def go_on() -> None:
+            with client.monitor("team.again", input="pre", resume={"layer": stats[0].state}) as monitor:
+                monitor.observe("layer", X)
+
+        with pytest.raises(InvalidRequest, match=r"formula\.revision"):
+            go_on()
+        # The catalogue's states are what they were.
+        assert not client.neuron_stats("relu", X).parameters
 
 
 def test_a_part_is_only_computed_of_the_formula_that_the_result_was_begun_with(client: Client) -> None:
