@@ -61,6 +61,14 @@ def log_remainder(z: Real) -> Real:
     return mp.mpf(2) / 3 + 2 * z / 5 if z < mp.mpf(10) ** -20 else (2 * mp.atanh(s) - 2 * s) / (s * z)
 
 
+def log_tail(z: Real) -> Real:
+    """p in atanh(s) = s + s z/3 + s z^2 p, where z = s^2."""
+    if z < mp.mpf(10) ** -12:
+        return mp.mpf(1) / 5 + z / 7 + z**2 / 9
+    s = mp.sqrt(z)
+    return (mp.atanh(s) / s - 1 - z / 3) / z**2
+
+
 def direct_log_remainder(f: Real) -> Real:
     """p in log(1 + f) = f - f^2/2 + f^3 p."""
     return mp.mpf(1) / 3 - f / 4 if abs(f) < mp.mpf(10) ** -15 else (mp.log1p(f) - f + f * f / 2) / f**3
@@ -196,6 +204,15 @@ def tables() -> dict[str, Table]:
                 log_degree,
                 lambda z: z / 2,
                 "p in log(1 + f) = 2s + s z p(z), z = s^2",
+            )
+        if kind != "NARROW":
+            tables_of_kind["LOG_TAIL"] = Table(
+                log_tail,
+                mp.mpf(0),
+                log_bound(),
+                {"WIDE": 8, "FAST": 2}[kind],
+                lambda z: z**2 * mp.sqrt(z) / mp.atanh(mp.sqrt(z)) if z else mp.mpf(0),
+                "p in log(1 + f) = 2s + 2 s z/3 + 2 s z^2 p(z), z = s^2",
             )
         tables_of_kind["LOG_OF_MORE"] = Table(
             odd_remainder(lambda t: 2 * mp.atanh(t / 2), mp.mpf(1) / 12),
@@ -509,6 +526,8 @@ def constants() -> dict[str, list[float]]:
     return {
         "LN2": ln2_parts(),
         "LOG2_E": parts(1 / LN2),
+        "THIRD": parts(mp.mpf(1) / 3),
+        "FAST_THIRD": parts(mp.mpf(1) / 3, to_float32),
         "SQRT_2PI": parts(mp.sqrt(2 * mp.pi)),
         "INVERSE_SQRT_2PI": parts(1 / mp.sqrt(2 * mp.pi)),
         "INVERSE_PI": parts(1 / mp.pi),

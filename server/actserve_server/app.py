@@ -7,6 +7,7 @@ import ctypes
 import logging
 import os
 import secrets
+import threading
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,9 @@ _SPARE_THREADS = 16
 
 _IDLE_AT_THE_END_S = 0.25
 """How long a stream may wait for its caller while the server drains: a pause between two jobs, no longer."""
+
+_APART_S = 5.0
+"""How long after one worker the next makes ready for formulas: about as long as that takes."""
 
 _FRAME_BYTES = 64 << 10
 """Room for the header of a request beside its data."""
@@ -91,6 +95,7 @@ class Server:
         registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
         self._workshop = Workshop(compiler.directory())
+        self._preparing: threading.Timer | None = None
         self._servicer = Servicer(
             limits,
             self._gate,
@@ -160,9 +165,14 @@ class Server:
         )
 
     def prepare(self) -> None:
-        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays."""
+        """Make ready for formulas that are yet to come, in a process of its own: worth it for a server that stays.
+
+        Workers do so one after another, so that together they leave the cores to calls.
+        """
         if self._config.allow_create:
-            self._workshop.prepare()
+            self._preparing = threading.Timer((self._worker or 0) * _APART_S, self._workshop.prepare)
+            self._preparing.daemon = True
+            self._preparing.start()
 
     def stop(self, grace_s: float | None = None) -> None:
         """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
@@ -180,6 +190,8 @@ class Server:
             self._metrics.stop()
         self._health_threads.shutdown()
         self._team.close()
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._workshop.close()
         compiler.close()
         for address in self.addresses:

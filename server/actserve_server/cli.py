@@ -132,8 +132,7 @@ def _work(config: Config, worker: int, temporary: str) -> int:
     with contextlib.suppress(OSError):
         link.send({"ready": True})
     threading.Thread(target=follow, daemon=True).start()
-    if worker == 0:
-        server.prepare()
+    server.prepare()
     stop.wait()
     server.stop()
     if temporary and orphaned.is_set():

@@ -20,6 +20,7 @@
     │   └── MalformedMessage     bytes that are no message
     ├── ActivationExists         an activation of that name exists
     ├── CreationOff              nobody may add or remove activations here
+    ├── CannotKeep               what is added can't be written, nor what is removed be deleted
     ├── OtherBits                a result that another server began, and that would go on otherwise here
     ├── UnknownRegion            shared memory that there is not, or no longer
     ├── LimitExceeded            beyond a limit of the settings: it always will be
@@ -129,6 +130,14 @@ class ActivationExists(RequestError):
 
 class CreationOff(RequestError):
     """Expected error: the server's settings let nobody add or remove activations."""
+
+
+class CannotKeep(RequestError):
+    """Expected error: the server can't write to where it keeps what is added; its operator can mend that, and no caller."""
+
+    def __init__(self, error: OSError, where: str) -> None:
+        reason = error.strerror or str(error)
+        super().__init__(f"{where} can't be written to: {reason[:1].lower()}{reason[1:]}", value=reason)
 
 
 class OtherBits(RequestError):

@@ -31,6 +31,7 @@ _CODES: dict[type[errors.RequestError], tuple[grpc.StatusCode, errors_pb2.ErrorR
     errors.InvalidFormula: (grpc.StatusCode.INVALID_ARGUMENT, errors_pb2.ERROR_REASON_INVALID_FORMULA),
     errors.ActivationExists: (grpc.StatusCode.ALREADY_EXISTS, errors_pb2.ERROR_REASON_ACTIVATION_EXISTS),
     errors.CreationOff: (grpc.StatusCode.PERMISSION_DENIED, errors_pb2.ERROR_REASON_CREATION_OFF),
+    errors.CannotKeep: (grpc.StatusCode.FAILED_PRECONDITION, errors_pb2.ERROR_REASON_CANNOT_KEEP),
     errors.OtherBits: (grpc.StatusCode.ABORTED, errors_pb2.ERROR_REASON_OTHER_BITS),
     errors.UnknownRegion: (grpc.StatusCode.ABORTED, errors_pb2.ERROR_REASON_UNKNOWN_REGION),
     errors.LimitExceeded: (grpc.StatusCode.RESOURCE_EXHAUSTED, errors_pb2.ERROR_REASON_LIMIT_EXCEEDED),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,15 +25,18 @@ from actserve_client import (
     Client,
     InvalidRequest,
     PermissionDenied,
+    ServerError,
     ServerUnavailable,
     UnknownActivation,
     _channel,
     _session,
+    merge,
 )
 from actserve_client.cli import main
 from actserve_server.app import Server
-from actserve_server.config import ConfigError, load
+from actserve_server.config import Config, ConfigError, load
 from actserve_server.custom.entry import Entry
+from actserve_server.kernels import build, compiler
 
 MakeServer = Callable[..., Server]
 
@@ -142,6 +148,33 @@ def test_a_layer_keeps_what_its_activation_was(make_server: MakeServer) -> None:
             assert monitor.report()["layer"].mean.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_states_of_two_revisions_do_not_merge(make_server: MakeServer) -> None:
+    with Client(make_server().addresses[0], timeout=300) as client:
+        client.create_activation("team.again", "2 * x")
+        stats = [client.neuron_stats("team.again", X), client.neuron_stats("team.again", X, first_sample=len(X))]
+        penalties = [client.regularization("team.again", x, "l2") for x in (X, X)]
+        assert merge(part.state for part in stats).samples.tolist() == [2 * len(X)] * X.shape[1]
+        assert merge(part.state for part in penalties).penalty == pytest.approx(2 * penalties[0].penalty)
+        assert stats[0].parameters["formula.revision"] == client.describe("team.again").revision
+        client.create_activation("team.again", "3 * x", replace=True)
+        for one, other in (
+            (stats[0], client.neuron_stats("team.again", X)),
+            (penalties[0], client.regularization("team.again", X, "l2")),
+        ):
+            with pytest.raises(InvalidRequest, match=r"formula\.revision"):
+                merge([one.state, other.state])
+
+        # A layer does not go on from the state of another function.
+        def go_on() -> None:
+            with client.monitor("team.again", input="pre", resume={"layer": stats[0].state}) as monitor:
+                monitor.observe("layer", X)
+
+        with pytest.raises(InvalidRequest, match=r"formula\.revision"):
+            go_on()
+        # The catalogue's states are what they were.
+        assert not client.neuron_stats("relu", X).parameters
+
+
 def test_a_part_is_only_computed_of_the_formula_that_the_result_was_begun_with(client: Client) -> None:
     how = _session.How(axis=None, accuracy="exact", preset=None, nonfinite="propagate", parameters=None, keywords={})
 
@@ -198,6 +231,62 @@ def test_creation_switched_off_leaves_what_there_is(make_server: MakeServer, tmp
             with pytest.raises(PermissionDenied):
                 call()
         assert client.forward("team.kept", 2.0) == 4.0
+
+
+def test_of_names_that_differ_only_by_case_there_is_one(pair: tuple[Client, Client]) -> None:
+    one, other = pair
+    one.create_activation("Team.Case", "2 * x")
+    for replace in (False, True):
+        with pytest.raises(ActivationExists, match=r"Team\.Case exists.*by case"):
+            other.create_activation("team.case", "3 * x", replace=replace)
+    with pytest.raises(UnknownActivation, match=r"Team\.Case"):
+        other.delete_activation("team.case")
+    assert one.forward("Team.Case", 3.0) == 6.0
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_folder_that_takes_nothing_is_told_and_what_there_is_served(
+    number: int,
+    make_server: MakeServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with Client(make_server(activations_dir=str(tmp_path)).addresses[0], timeout=300) as client:
+        client.create_activation("team.kept", "2 * x")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "unlink" if number == errno.EROFS else "fsync", refuse)
+            patched.setattr(tempfile, "mkstemp", refuse)
+            calls = [lambda: client.create_activation("team.new", "2 * x")]
+            calls += [lambda: client.delete_activation("team.kept")] * (number == errno.EROFS)
+            for call in calls:
+                with pytest.raises(ServerError, match=r"--activations-dir.*can't be written to") as caught:
+                    call()
+                assert caught.value.reason == "CANNOT_KEEP"
+                assert os.strerror(number).lower() in str(caught.value).lower()
+            assert client.create_activation("team.new", "2 * x", validate_only=True).name == "team.new"
+        assert [path.name for path in tmp_path.iterdir()] == ["team.kept.json"]
+        assert client.forward("team.kept", 2.0) == 4.0
+    assert "Traceback" not in caplog.text
+
+
+def test_a_cache_that_takes_nothing_is_told(make_server: MakeServer, tmp_path: Path) -> None:
+    # Where the folder of this program's version would be there is a file.
+    cache = tmp_path / "cache"
+    server = make_server(cache_dir=str(cache))
+    kernels = compiler.directory()
+    try:
+        kernels.mkdir(parents=True, exist_ok=True)
+        (kernels / f"kernels-{build.fingerprint()[:16]}").write_text("in the way")
+        with Client(server.addresses[0], timeout=300) as client:
+            with pytest.raises(ServerError, match=r"--cache-dir.*can't be written to") as caught:
+                client.create_activation("team.new", "2 * x + 0.123")
+            assert caught.value.reason == "CANNOT_KEEP"
+    finally:
+        compiler.configure(Config().kernel_cache())
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         st.tuples(inner, st.sampled_from([2, 3])).map(lambda t: f"({t[0]})**{t[1]}"),
         st.tuples(st.sampled_from(["min", "max"]), inner, inner).map(lambda t: f"{t[0]}({t[1]}, {t[2]})"),
         st.tuples(inner, inner, st.sampled_from("<>"), inner).map(lambda t: f"({t[0]} if x {t[2]} {t[1]} else {t[3]})"),
+        st.tuples(inner, st.sampled_from(["a", "b", "0.3", "-2.5", "1.5"])).map(lambda t: f"abs({t[0]})**{t[1]}"),
+        st.tuples(inner, inner).map(lambda t: f"({t[0]})**({t[1]})"),
         inner.map(lambda t: f"-{t}"),
         inner.map(lambda t: f"log(1 + exp({t}))"),
         inner.map(lambda t: f"(exp({t}) - 1)"),
@@ -243,7 +245,9 @@ def test_no_number_is_too_large_for_the_truth(function: str) -> None:
                 assert isinstance(evaluate(node, x, {}), mp.mpf)
 
 
-@pytest.mark.parametrize("text", ["sinh(x)", "cosh(x)", "erfc(x)", "x**-3", "2 / x**2"])
+@pytest.mark.parametrize(
+    "text", ["sinh(x)", "cosh(x)", "erfc(x)", "x**-3", "2 / x**2", "2**x", "abs(x)**0.3", "abs(x)**-1.7", "abs(x)**2.5"]
+)
 def test_functions_are_right_to_their_ends(text: str) -> None:
     """Also where they overflow, and where they are lost: no value that is finite and wrong, and no NaN."""
     definition = define("team.own", text)
@@ -262,3 +266,64 @@ def test_functions_are_right_to_their_ends(text: str) -> None:
         np.array([88.0, 95.0], np.float32), out, ()
     )
     assert out[0] == pytest.approx(math.sinh(88.0), rel=1e-5) and math.isinf(out[1])
+
+
+@pytest.mark.parametrize("text", ["2**x", "abs(x)**0.3", "abs(x)**a", "abs(x)**-b", "x**(a - 0.5)", "x**x"])
+def test_powers_lose_no_digits(text: str) -> None:
+    """Nor do their slopes: at numbers of all magnitudes whose powers are numbers."""
+    definition = define("team.own", text, PARAMETERS)
+    rng = np.random.default_rng(3)
+    x = np.concatenate([np.exp(rng.uniform(-700, 700, 100)), rng.uniform(0, 140, 60), rng.normal(0, 1000, 40)])
+    for operation, node in (("forward", definition.forward), ("derivative", definition.derivative)):
+        for place, value in zip(x.tolist(), run(definition, operation, x, 0.75, -1.5).tolist(), strict=True):
+            with mp.workdps(60):
+                right = evaluate(node, place, VALUES)
+                if mp.isnan(right):
+                    assert math.isnan(value), (operation, place)
+                elif abs(right) > 1e308:
+                    assert value > 1e307, (operation, place)
+                elif abs(right) > 1e-300:
+                    # The slope of x**x has a logarithm and some roundings more.
+                    most = 2.0 if operation == "forward" else 4.0
+                    assert float(abs(right - value)) <= most * math.ulp(float(right)), (operation, place)
+
+
+def c_pow(u: float, v: float) -> float:
+    """C's pow, of which Python refuses what is infinite or not a number."""
+    try:
+        return math.pow(u, v)
+    except ValueError:
+        return math.nan if u else math.copysign(math.inf, u if v % 2 == 1 else 1.0)
+
+
+def test_a_negative_number_has_whole_powers() -> None:
+    definition = define("team.own", "x**a", PARAMETERS)
+    x = np.array([-2.0, -0.5, -0.0, 3.0, -math.inf])
+    for exponent in (3.0, 2.0, -1.0, 0.5, 2.5):
+        for operation, factor, power in (("forward", 1.0, exponent), ("derivative", exponent, exponent - 1.0)):
+            got = run(definition, operation, x, exponent, 0.0)
+            for place, value in zip(x.tolist(), got.tolist(), strict=True):
+                assert value == pytest.approx(factor * c_pow(place, power), rel=4e-16, nan_ok=True), (operation, place)
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("abs(x)**a", [0.0]),
+        ("abs(x)**0.3", [0.0, -0.0]),
+        ("abs(x)**1.5", [0.0]),
+        ("sqrt(abs(x))", [0.0]),
+        ("sqrt(max(x, 0))", [0.0, -1.0, -1e300]),
+        ("relu(x)**0.3", [0.0, -1.0]),
+        ("(x if x > 1 else 0)**a", [0.5, 1.0]),
+    ],
+)
+def test_where_a_root_is_taken_of_nothing_the_slope_is_0(text: str, places: list[float]) -> None:
+    definition = define("team.own", text, PARAMETERS)
+    assert run(definition, "derivative", np.array(places), 0.75, -1.5).tolist() == [0.0] * len(places)
+    assert [float(evaluate(definition.derivative, place, VALUES)) for place in places] == [0.0] * len(places)
+
+
+def test_a_power_below_1_of_x_itself_has_the_slope_to_its_right() -> None:
+    definition = define("team.own", "x**0.3")
+    assert run(definition, "derivative", np.array([0.0])).tolist() == [math.inf]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import logging
 import os
 import time
 from pathlib import Path
 
 import pytest
-from actserve_server.custom.store import Full, Store
+from actserve_server.custom.store import Alike, Full, Store
 
 
 def text_store(folder: Path | None) -> Store[str]:
@@ -93,3 +94,31 @@ def test_another_server_sees_each_change_at_once(tmp_path: Path) -> None:
         assert other.all(fresh=True) == {"a": str(number)}
     one.remove("a")
     assert other.all(fresh=True) == {}
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_of_two_names_that_differ_by_case_the_second_is_refused(on_disk: bool, tmp_path: Path) -> None:
+    store = text_store(tmp_path if on_disk else None)
+    assert store.put("Team.Swish", "one", replace=False)
+    for replace in (False, True):
+        with pytest.raises(Alike) as caught:
+            store.put("team.swish", "two", replace=replace)
+        assert caught.value.other == "Team.Swish"
+    assert not store.remove("team.swish")
+    assert store.all(fresh=True) == {"Team.Swish": "one"}
+    assert store.remove("Team.Swish") and store.put("team.swish", "two", replace=False)
+
+
+def test_a_disk_that_takes_nothing_leaves_what_there_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = text_store(tmp_path)
+    store.put("a", "one", replace=False)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            store.put("a", "two", replace=True)
+    assert store.all(fresh=True) == {"a": "one"}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

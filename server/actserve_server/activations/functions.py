@@ -19,6 +19,8 @@ from actserve_server.elementary import (
     fma,
     log,
     log1p,
+    lower_power,
+    power,
     scaled_exp,
     scaled_normal_tail,
     sin_huge,
@@ -116,16 +118,6 @@ def _sech_squared(u: float) -> float:
 
 
 @kernel
-def _power(u: float, v: float) -> float:
-    """u**v for a real exponent: NaN for u < 0, but for what u^0 and 1^v are."""
-    logarithm = _log(u)
-    hi = v * logarithm
-    rest = fma(v, logarithm, -hi) if abs(hi) < _INFINITY else 0.0
-    grown = exp_sum(hi, rest)
-    return 1.0 if v == 0.0 or u == 1.0 else grown
-
-
-@kernel
 def _power_2(u: float) -> float:
     return u * u
 
@@ -161,7 +153,8 @@ FUNCTIONS: dict[str, Any] = {
     "gaussian": _gaussian,
     "erf_slope": _erf_slope,
     "sech_squared": _sech_squared,
-    "power": _power,
+    "power": power,
+    "lower_power": lower_power,
     "power_2": _power_2,
     "power_3": _power_3,
     "power_4": _power_4,

@@ -213,6 +213,8 @@ class Activation:
     parameters, at mpmath's present precision."""
     second: Kernel | None = None
     """The kernel of the second derivative, where it does not come from the text of the first."""
+    revision: str = ""
+    """Of one that was added: tells it apart from others that have had its name. Those of the catalogue have none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -8,11 +8,20 @@ import logging
 from actserve_server.activations import catalogue
 from actserve_server.custom.entry import Entry, check_name, defined
 from actserve_server.custom.registry import Added, Registry
-from actserve_server.custom.store import Full
-from actserve_server.custom.workshop import TooLong, Workshop
-from actserve_server.errors import ActivationExists, CreationOff, InvalidOption, LimitExceeded, UnknownActivation
+from actserve_server.custom.store import Alike, Full
+from actserve_server.custom.workshop import NotKept, TooLong, Workshop
+from actserve_server.errors import (
+    ActivationExists,
+    CannotKeep,
+    CreationOff,
+    InvalidOption,
+    LimitExceeded,
+    UnknownActivation,
+)
 
 __all__ = ["Creation", "Quotas"]
+
+_FOLDER = "the folder of added activations (--activations-dir)"
 
 log = logging.getLogger("actserve.custom")
 
@@ -38,7 +47,7 @@ class Creation:
     def create(self, entry: Entry, *, replace: bool, validate_only: bool) -> Added:
         """Look into a formula, and add it unless it is only to be looked into.
 
-        Raises CreationOff, InvalidFormula, InvalidOption, ActivationExists and LimitExceeded.
+        Raises CreationOff, InvalidFormula, InvalidOption, ActivationExists, LimitExceeded and CannotKeep.
         """
         self._check_allowed()
         quotas = self._quotas
@@ -55,6 +64,8 @@ class Creation:
                 limit=quotas.max_create_s,
                 setting="max_create_s",
             ) from None
+        except NotKept as error:
+            raise CannotKeep(error.error, "the cache of kernels (--cache-dir)") from None
         kept = dataclasses.replace(entry, report=report, rewrites=definition.rewrites)
         added = Added(kept, kept.record(quotas.max_formula_length))
         if validate_only:
@@ -65,17 +76,25 @@ class Creation:
                 raise _exists(entry.name)
         except Full as error:
             raise self._too_many(error.count) from None
+        except Alike as error:
+            raise _alike(entry.name, error.other) from None
+        except OSError as error:
+            raise CannotKeep(error, _FOLDER) from None
         log.info("activation added", extra={"activation": entry.name, "revision": kept.revision})
         return self._registry.added(fresh=True).get(entry.name, added)
 
     def delete(self, name: str) -> None:
-        """Remove an activation that was added. Raises CreationOff, InvalidOption and UnknownActivation."""
+        """Remove an activation that was added. Raises CreationOff, InvalidOption, UnknownActivation and CannotKeep."""
         self._check_allowed()
         if "." not in name and catalogue.find(name) is not None:
             raise InvalidOption(f"{name} is the catalogue's, and cannot be removed", field="name", value=name)
         if "." in name:
             check_name(name)
-        if "." not in name or not self._registry.remove(name):
+        try:
+            removed = "." in name and self._registry.remove(name)
+        except OSError as error:
+            raise CannotKeep(error, _FOLDER) from None
+        if not removed:
             raise UnknownActivation(name, self._registry.near(name), field="name")
         log.info("activation removed", extra={"activation": name})
 
@@ -89,6 +108,9 @@ class Creation:
             if not replace:
                 raise _exists(name)
             return
+        for other in present:
+            if other.lower() == name.lower():
+                raise _alike(name, other)
         if len(present) >= self._quotas.max_activations:
             raise self._too_many(len(present))
 
@@ -105,4 +127,13 @@ class Creation:
 def _exists(name: str) -> ActivationExists:
     return ActivationExists(
         f"an activation {name} exists; replace=True puts this one in its place", field="name", value=name
+    )
+
+
+def _alike(name: str, other: str) -> ActivationExists:
+    return ActivationExists(
+        f"an activation {other} exists, and {name} differs from it only by case: on some disks they would be one file",
+        field="name",
+        value=name,
+        near=other,
     )

@@ -51,7 +51,7 @@ class Entry:
 
     def record(self, longest: int) -> Activation:
         """What the engine runs. Raises FormulaError."""
-        record = self.definition(longest).record
+        record = dataclasses.replace(self.definition(longest).record, revision=self.revision)
         report = self.report
         if report is None:
             return record

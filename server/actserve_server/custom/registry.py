@@ -79,10 +79,10 @@ class Registry:
     def add(self, entry: Entry, *, replace: bool, most: int | None = None) -> bool:
         """Add an activation whose formula was found right; False where there is one of that name, and it is not to be replaced.
 
-        Raises store.Full where there are `most` already.
+        Raises store.Full where there are `most` already, store.Alike where a name differs only by case, and OSError.
         """
         return self._store.put(entry.name, entry.to_json(), replace=replace, most=most)
 
     def remove(self, name: str) -> bool:
-        """Remove an activation that was added; False where there is none."""
+        """Remove an activation that was added; False where there is none. Raises OSError."""
         return self._store.remove(name)

@@ -14,11 +14,11 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Generic, TypeVar
 
-__all__ = ["Full", "Store"]
+__all__ = ["Alike", "Full", "Store"]
 
 log = logging.getLogger("actserve.custom")
 
@@ -42,6 +42,14 @@ class Full(Exception):
     def __init__(self, count: int) -> None:
         super().__init__(f"there are {count} files")
         self.count = count
+
+
+class Alike(Exception):
+    """Expected error: another name is the same but for case, and on some disks they would be one file."""
+
+    def __init__(self, other: str) -> None:
+        super().__init__(f"there is {other}")
+        self.other = other
 
 
 class Store(Generic[T]):
@@ -86,17 +94,17 @@ class Store(Generic[T]):
     def put(self, name: str, text: str, *, replace: bool, most: int | None = None) -> bool:
         """Keep a file under a name, whatever happens to this machine from then on; False where there is one, and it is not to be replaced.
 
-        Raises Full where there are `most` already, and none of that name.
+        Raises Full where there are `most` already, and none of that name; Alike where a name differs only by case; OSError.
         """
         if self._folder is None:
             with self._lock:
-                if not _may_put(name in self._values, replace, len(self._values), most):
+                if not _may_put(name, self._values, replace, most):
                     return False
                 self._set({**self._values, name: self._read(name, text)})
             return True
         path = self._folder / (name + _SUFFIX)
         with self._writing():
-            if not _may_put(path.exists(), replace, 0 if most is None else len(self._scan()), most):
+            if not _may_put(name, self._scan(), replace, most):
                 return False
             handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=_UNFINISHED)
             try:
@@ -114,7 +122,7 @@ class Store(Generic[T]):
         return True
 
     def remove(self, name: str) -> bool:
-        """Remove a file; False where there is none."""
+        """Remove a file; False where there is none. Raises OSError."""
         if self._folder is None:
             with self._lock:
                 rest = dict(self._values)
@@ -122,10 +130,10 @@ class Store(Generic[T]):
                 self._set(rest)
             return found
         with self._writing():
-            try:
-                os.unlink(self._folder / (name + _SUFFIX))
-            except FileNotFoundError:
+            # Looked for in the list, as a disk may take a name that differs by case for this one.
+            if name not in self._scan():
                 return False
+            os.unlink(self._folder / (name + _SUFFIX))
         self._settle()
         return True
 
@@ -212,8 +220,13 @@ class Store(Generic[T]):
         return self._read(name, text)
 
 
-def _may_put(exists: bool, replace: bool, count: int, most: int | None) -> bool:
-    """Whether a file may be put. Raises Full."""
-    if not exists and most is not None and count >= most:
-        raise Full(count)
-    return replace or not exists
+def _may_put(name: str, present: Collection[str], replace: bool, most: int | None) -> bool:
+    """Whether a file may be put. Raises Full and Alike."""
+    if name in present:
+        return replace
+    for other in present:
+        if other.lower() == name.lower():
+            raise Alike(other)
+    if most is not None and len(present) >= most:
+        raise Full(len(present))
+    return True

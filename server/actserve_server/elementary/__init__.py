@@ -22,6 +22,8 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     decayed(y, hi, lo)      y * exp(hi + lo) for hi <= 0 and |y| < 2^300, right also where exp alone would have
                             underflowed; for little more than a product where exp_sum(hi, lo) is there already
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
+    power(u, v)             u**v as C99's pow, also at 0, infinity and NaN, and for negative numbers to whole powers
+    lower_power(u, v)       u**(v - 1), as if v - 1 were not rounded
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
                             the result's type, but for FAST, where they are within 3.4 and 2.9 units, not 1
@@ -62,7 +64,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from actserve_server.elementary import fast, narrow, wide
+from actserve_server.elementary import fast, narrow, powers, wide
 from actserve_server.elementary.bits import add_in_any_order as add_in_any_order
 from actserve_server.elementary.bits import copysign as copysign
 from actserve_server.elementary.bits import fma as fma
@@ -107,6 +109,7 @@ _NAMES = (
     "gate_slope",
     "swish_slope",
 )
+_POWERS = ("power", "lower_power")
 _SAME: dict[str, Any] = {
     "fma": fma,
     "copysign": copysign,
@@ -118,7 +121,8 @@ _SAME: dict[str, Any] = {
 
 def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
     constants = {name: getattr(module, name) for name in ("TRIG_LIMIT", "EXP_LIMIT", "CHUNK")} | {"LARGEST": largest}
-    return _SAME | constants | {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
+    found = {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
+    return _SAME | constants | found | {name: getattr(powers, f"{prefix}_{name}") for name in _POWERS}
 
 
 WIDE: dict[str, Any] = _precision(wide, "wide", sys.float_info.max)
@@ -164,5 +168,7 @@ quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
 gate_slope = wide.wide_gate_slope
 swish_slope = wide.wide_swish_slope
+power = powers.wide_power
+lower_power = powers.wide_lower_power
 
-__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_SAME, "CHUNK", "EXP_LIMIT", "LARGEST", "TRIG_LIMIT"]
+__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_POWERS, *_SAME, "CHUNK", "EXP_LIMIT", "LARGEST", "TRIG_LIMIT"]

@@ -112,7 +112,7 @@ def _cancels(forward: Node, slope: Node) -> tuple[Literal["forward", "derivative
     return (*(("forward",) if _may_cancel(forward) else ()), *(("derivative",) if _may_cancel(slope) else ()))
 
 
-_POSITIVE = ("exp", "sqrt", "abs", "cosh", "erfc", "gaussian", "erf_slope", "sech_squared", "power")
+_POSITIVE = ("exp", "sqrt", "abs", "cosh", "erfc", "gaussian", "erf_slope", "sech_squared")
 
 
 def _may_cancel(node: Node) -> bool:
@@ -127,6 +127,8 @@ def _is_positive(node: Node) -> bool:
     match node.op:
         case "number":
             return bool(node.value >= 0)
+        case "call" if node.value in ("power", "lower_power"):
+            return _is_positive(node.args[0])
         case "call":
             return str(node.value) in _POSITIVE
         case "power":

@@ -1,7 +1,7 @@
 """The derivative of a tree by x, a tree again: exact, by the rules of school, each in its stable form.
 
 At a kink it is that of the branch to which the point belongs; where two branches meet in `max`, `min` or `clip`, that of the
-constant one, as relu' is 0 at 0.
+constant one, as relu' is 0 at 0; and where a root, or a power below 1, is taken of what has a corner or does not vary at 0, it is 0.
 """
 
 from __future__ import annotations
@@ -88,8 +88,12 @@ def _slope(node: Node, slopes: list[Node]) -> Node:
             return tree.mul(_builtin_slope(node), slopes[0])
         case "call" if node.value in ("min", "max"):
             return _extreme(node.value, args, slopes)
+        case "call" if node.value == "lower_power":
+            return _power_slope(node, args[0], tree.sub(args[1], ONE), slopes)
         case "call" if node.value == "power":
-            return _power_slope(node, slopes)
+            return _power_slope(node, args[0], args[1], slopes)
+        case "call" if node.value == "sqrt" and _may_stand_still(args[0]):
+            return _nothing_where_still(tree.mul(_sqrt_slope(args[0]), slopes[0]), slopes[0])
         case "call":
             return tree.mul(_SLOPES[node.value](args[0]), slopes[0])
     return ZERO  # of conditions, which do not vary but for jumps
@@ -102,12 +106,23 @@ def _extreme(name: str, args: tuple[Node, ...], slopes: list[Node]) -> Node:
     return tree.where(tree.compare(op, args[0], args[1]), slopes[0], slopes[1])
 
 
-def _power_slope(node: Node, slopes: list[Node]) -> Node:
-    base, exponent = node.args
+def _may_stand_still(node: Node) -> bool:
+    """Whether it has a corner, or stretches where it does not vary, so that it may be 0 there."""
+    return node.op in ("where", "builtin") or (node.op == "call" and node.value in ("abs", "min", "max"))
+
+
+def _nothing_where_still(product: Node, slope: Node) -> Node:
+    """A product with a slope, 0 where that is 0: there the other factor, a root's slope, may be infinite."""
+    return tree.where(tree.compare("eq", slope, ZERO), ZERO, product) if slope.depends else product
+
+
+def _power_slope(node: Node, base: Node, exponent: Node, slopes: list[Node]) -> Node:
+    """Of the node, which is a power of a base."""
     by_base = ZERO
     if slopes[0] is not ZERO:
-        lower = tree.real_power(base, tree.sub(exponent, ONE))
-        by_base = tree.mul(tree.mul(exponent, lower), slopes[0])
+        by_base = tree.mul(tree.mul(exponent, tree.lower_power(base, exponent)), slopes[0])
+        if _may_stand_still(base) and not (exponent.op == "number" and exponent.value > 1):
+            by_base = _nothing_where_still(by_base, slopes[0])
     by_exponent = tree.mul(tree.mul(node, tree.call("log", base)), slopes[1]) if slopes[1] is not ZERO else ZERO
     return tree.add(by_base, by_exponent)
 

@@ -42,9 +42,17 @@ def _log1p(u: Real) -> Real:
 
 
 def _power(u: Real, v: Real) -> Real:
+    """As C99's pow, but that 0 has no sign here."""
     if v == 0 or u == 1:
         return mp.mpf(1)
-    return _exp(v * _log(u))
+    if mp.isnan(u) or mp.isnan(v):
+        return mp.nan
+    magnitude = mp.mpf(1) if u == -1 else _exp(v * _log(abs(u)))
+    if u >= 0:
+        return magnitude
+    if not (mp.isinf(v) or mp.isint(v)):
+        return magnitude if mp.isinf(u) else mp.nan
+    return -magnitude if not mp.isinf(v) and v % 2 else magnitude
 
 
 def _wave(function: Callable[[Real], Real], near_zero: Callable[[Real], Real]) -> Callable[[Real], Real]:
@@ -91,7 +99,11 @@ _FUNCTIONS: Mapping[str, Callable[..., Real]] = {
     "erf_slope": lambda u: 2 / mp.sqrt(mp.pi) * _exp(-(u**2)),
     "sech_squared": _sech_squared,
     "power": _power,
+    "lower_power": lambda u, v: _power(u, v - 1),
 }
+
+
+_MAY_LOSE_NAN = ("power", "lower_power")
 
 
 def _quotient(a: Real, b: Real) -> Real:
@@ -142,7 +154,8 @@ def evaluate(node: Node, x: Real, parameters: Mapping[str, Any]) -> Real:
             case "power":
                 value = args[0] ** current.value
             case "call":
-                value = mp.nan if any(mp.isnan(arg) for arg in args) else _FUNCTIONS[current.value](*args)
+                lost = current.value not in _MAY_LOSE_NAN and any(mp.isnan(arg) for arg in args)
+                value = mp.nan if lost else _FUNCTIONS[current.value](*args)
             case "builtin":
                 value = mp.nan if mp.isnan(args[0]) else evaluate(builtin_tree(*current.value), args[0], parameters)
             case op:

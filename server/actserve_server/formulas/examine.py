@@ -233,7 +233,7 @@ def _may_jump(f: Node) -> bool:
     return any(node.op == "where" or (node.op == "call" and node.value == "sign") for node in walk(f))
 
 
-_CORNERS = ("abs", "sign", "min", "max", "sqrt", "power")
+_CORNERS = ("abs", "sign", "min", "max", "sqrt", "power", "lower_power")
 
 
 def _may_kink(f: Node) -> bool:

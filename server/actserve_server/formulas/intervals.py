@@ -203,7 +203,17 @@ def _erf_slope(u: Interval) -> Interval:
 
 
 def _real_power(u: Interval, v: Interval) -> Interval:
-    return _FUNCTIONS["exp"](_mul(v, _FUNCTIONS["log"](u)))
+    """Of a negative number a whole power is a number too, and changes its sign where the exponent is odd."""
+    least, most = max(u.low, -u.high, 0.0), max(abs(u.low), abs(u.high))
+    found: Interval = _FUNCTIONS["exp"](_mul(v, _FUNCTIONS["log"](Interval(least, most, u.undefined))))
+    if u.low >= 0.0:
+        return found
+    whole = v.low == v.high and (math.isinf(v.low) or v.low == math.floor(v.low))
+    if whole and (math.isinf(v.low) or v.low % 2 == 0):
+        return found
+    if whole and u.high < 0.0:
+        return Interval(-found.high, -found.low, found.undefined)
+    return Interval(-found.high, found.high, found.undefined or not whole)
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Interval]] = {
@@ -228,6 +238,7 @@ _FUNCTIONS: Mapping[str, Callable[..., Interval]] = {
     "min": _min,
     "max": _max,
     "power": _real_power,
+    "lower_power": lambda u, v: _real_power(u, _sub(v, Interval(1.0, 1.0))),
 }
 
 _OPERATIONS: Mapping[str, Callable[..., Interval]] = {

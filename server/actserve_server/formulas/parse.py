@@ -29,7 +29,6 @@ _MOST_PARENTHESES = 40
 """How many may lie within one another."""
 _DEEPEST = 150
 """How many operations may lie within one another: a sum is as deep as it has terms."""
-_LARGEST_EXPONENT = 64
 _LONGEST_NAME = 40
 
 _TOKEN = re.compile(
@@ -260,16 +259,8 @@ class _Reader:
         return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
     def _power(self, base: Node, exponent: Node, node: ast.AST) -> Node:
-        if exponent.op != "number":
-            return tree.real_power(base, exponent)
-        value = exponent.value
-        if abs(value) > _LARGEST_EXPONENT:
-            raise self.refuse(f"an exponent of {value:g}; it may be {_LARGEST_EXPONENT} at most", node)
-        if value == int(value):
-            return tree.power(base, int(value))
-        if abs(value) == 0.5:
-            root = tree.call("sqrt", base)
-            return root if value > 0 else tree.div(tree.ONE, root)
+        if exponent.op == "number" and abs(exponent.value) > tree.LARGEST_EXPONENT:
+            raise self.refuse(f"an exponent of {exponent.value:g}; it may be {tree.LARGEST_EXPONENT} at most", node)
         return tree.real_power(base, exponent)
 
     def _compare(self, node: ast.Compare, depth: int) -> Node:

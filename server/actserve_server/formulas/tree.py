@@ -11,12 +11,14 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from actserve_server.activations.spec import Activation
 
 __all__ = [
     "CONDITIONS",
+    "LARGEST_EXPONENT",
     "NO",
     "ONE",
     "X",
@@ -28,6 +30,7 @@ __all__ = [
     "call",
     "compare",
     "div",
+    "lower_power",
     "map_tree",
     "mul",
     "neg",
@@ -77,6 +80,9 @@ class Node:
 
 _nodes: weakref.WeakValueDictionary[Any, Node] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
+
+LARGEST_EXPONENT = 64
+"""Of a power that is multiplied out."""
 
 CONDITIONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "true", "false")
 
@@ -200,8 +206,23 @@ def power(base: Node, exponent: int) -> Node:
 
 
 def real_power(base: Node, exponent: Node) -> Node:
-    """base to any number; NaN where base is negative."""
-    return _node("call", base, exponent, value="power")
+    """base to any number, as C99's pow; NaN where base is negative and the exponent no whole number."""
+    if exponent.op != "number":
+        return call("power", base, exponent)
+    value = exponent.value
+    if value == int(value) and abs(value) <= LARGEST_EXPONENT:
+        return power(base, int(value))
+    if abs(value) == 0.5:
+        root = call("sqrt", base)
+        return root if value > 0 else div(ONE, root)
+    return call("power", base, exponent)
+
+
+def lower_power(base: Node, exponent: Node) -> Node:
+    """base to one less than the exponent, which is not rounded: far out that would be many units of the result."""
+    if exponent.op == "number" and Fraction(exponent.value) - 1 == Fraction(exponent.value - 1.0):
+        return real_power(base, number(exponent.value - 1.0))
+    return call("lower_power", base, exponent)
 
 
 def call(name: str, *args: Node) -> Node:
@@ -364,6 +385,8 @@ def _text(node: Node, args: list[tuple[int, str]]) -> tuple[int, str]:
             return 0, f"{within(1, 1)} if {within(0, 1)} else {within(2, 0)}"
         case "call" if node.value == "power":
             return 8, f"{within(0, 9)}**{within(1, 8)}"
+        case "call" if node.value == "lower_power":
+            return 8, f"{within(0, 9)}**({within(1, 5)} - 1)"
         case "call" if node.value == "sech_squared":
             return 6, f"1 / cosh({args[0][1]})**2"
         case "call" if node.value == "gaussian":

@@ -144,12 +144,17 @@ _WIDTHS = {"axis": 0, "seed": 2}
 """How many numbers a kernel is given for a parameter, where that is not one."""
 
 
+_ABOUT_CODE = ("cache", "cold", "compiler", "threads")
+"""Modules of this package that say when code is compiled, where it is kept and who runs it, and nothing of what it is."""
+
+
 @functools.cache
 def fingerprint() -> str:
     """What all compiled code depends on beside its kernels: the loops' sources, versions and the target, hashed."""
     sha = hashlib.sha256(repr((numba.__version__, llvmlite.__version__, sys.version, _TARGET)).encode())
     package = Path(__file__).resolve().parent.parent
-    for source in (*sorted((package / "kernels").glob("*.py")), package / "elementary" / "bits.py"):
+    loops = sorted(path for path in (package / "kernels").glob("*.py") if path.stem not in _ABOUT_CODE)
+    for source in (*loops, package / "elementary" / "bits.py"):
         sha.update(f"{source.parent.name}/{source.name}\0".encode())
         sha.update(hashlib.sha256(source.read_bytes()).digest())
     return sha.hexdigest()

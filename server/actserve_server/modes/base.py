@@ -195,8 +195,8 @@ class Mode(Protocol):
 
 
 def state_parameters(subject: Subject) -> dict[str, float | str]:
-    """What states must have in common to be merged beside the options: the parameters, a digest of those that are arrays, and
-    the axis of an activation that works along one."""
+    """What states must have in common to be merged beside the options: the parameters, a digest of those that are arrays,
+    the axis of an activation that works along one, and the revision of one that was added."""
     found: dict[str, float | str] = {
         name: value if isinstance(value, str) else float(value)
         for name, value in subject.options.items()
@@ -207,6 +207,10 @@ def state_parameters(subject: Subject) -> dict[str, float | str]:
     if subject.axis is not None:
         # From the end, as batches of other ranks may be of the same layer.
         found["axis"] = float(subject.axis - max(len(subject.shape), 1))
+    revision = getattr(subject.record, "revision", "")
+    if revision:
+        # By a name that no parameter has, which may well be called revision.
+        found["formula.revision"] = revision
     return found
 
 

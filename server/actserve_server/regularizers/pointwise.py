@@ -8,26 +8,10 @@ from fractions import Fraction
 from actserve.penalties import PenaltyState
 
 from actserve_server.activations.spec import Parameter, kernel
-from actserve_server.elementary import copysign, exp_sum, fma, log, log1p, sqrt, two_product
-from actserve_server.elementary.wide import LN2_HI, LN2_LO, _log_parts
+from actserve_server.elementary import copysign, fma, log, log1p, lower_power, power, sqrt
 from actserve_server.regularizers.spec import Coefficients, Pointwise
 
 # ---- powers ----------------------------------------------------------------------------------------------------------
-
-
-@kernel
-def _powered(a: float, p: float) -> float:
-    """a**p for finite a > 0: exp(p log a), the logarithm to some digits more than a float64 has."""
-    scaled = a * 2.0**54 if a < 2.0**-1022 else a
-    n, f = _log_parts(scaled)
-    n = n - (54.0 if a < 2.0**-1022 else 0.0)
-    near = log1p(f)
-    # n LN2_HI is exact, and no smaller than what is added to it unless it is nothing.
-    far = n * LN2_HI
-    hi = far + near
-    lo = (near - (hi - far)) + n * LN2_LO
-    product, rest = two_product(p, hi)
-    return exp_sum(product, fma(p, lo, rest))
 
 
 @kernel
@@ -46,7 +30,7 @@ def _power(a: float, p: float) -> float:
         return magnitude * magnitude
     if p == 0.5:
         return sqrt(magnitude)
-    return _powered(magnitude, p)
+    return power(magnitude, p)
 
 
 @kernel
@@ -62,7 +46,7 @@ def _power_slope(a: float, p: float) -> float:
         return copysign(math.inf if p > 1.0 else 0.0, a)
     if p == 2.0:
         return 2.0 * a
-    return copysign(p * _powered(magnitude, p - 1.0), a)
+    return copysign(p * lower_power(magnitude, p), a)
 
 
 # Beyond this ratio of the activation to sqrt(eps), 1 is nothing beside its square.
