@@ -203,9 +203,9 @@ class Blocks:
         return self._delivered + self._place.landmark
 
     @property
-    def nothing_sent(self) -> bool:
-        """Whether all is sent and there was no block: an error for the server, and no results for the caller."""
-        return self._ended and self._job == 0
+    def nothing_owed(self) -> bool:
+        """Whether all is sent and answered, or there was no block: an error of the call is none of the caller's then."""
+        return self._ended and self._answered == self._job and not self._expected and self._block is None
 
 
 def _header_of(job: int, header: compute_pb2.JobHeader) -> Frame:
@@ -303,6 +303,11 @@ class Reduction(Generic[T]):
             raise InvalidRequest("there are no blocks, so their shape and type are not known", field="x")
         self._ended = True
         yield _end_of(self._job)
+
+    @property
+    def nothing_owed(self) -> bool:
+        """Whether all is sent and answered: an error of the call is none of the caller's then."""
+        return self._ended and self._answered == self._job
 
     def resume(self, error: ServerUnavailable) -> Course:
         """How to go on on another call after an error; raises it where that can't be."""

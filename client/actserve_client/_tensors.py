@@ -149,9 +149,9 @@ class Tensors:
             yield first
 
     @property
-    def nothing_sent(self) -> bool:
-        """Whether all is sent and there was no tensor: an error for the server, and no results for the caller."""
-        return self._ended and self._job == 0
+    def nothing_owed(self) -> bool:
+        """Whether all is sent and answered, or there was no tensor: an error of the call is none of the caller's then."""
+        return self._ended and not any(isinstance(owed, _Owed) for owed in self._owed)
 
 
 def raised(result: Any, *, return_exceptions: bool) -> Any:

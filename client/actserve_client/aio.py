@@ -437,13 +437,9 @@ class AsyncClient:
             for frame in coder.end():
                 yield frame
 
-        try:
-            async with contextlib.aclosing(self._converse(coder, frames(), timeout)) as results:
-                async for result in results:
-                    yield result
-        except InvalidRequest:
-            if not coder.nothing_sent:
-                raise
+        async with contextlib.aclosing(self._converse(coder, frames(), timeout)) as results:
+            async for result in results:
+                yield result
         for block in coder.finish():
             yield block
         if on_summary:
@@ -716,6 +712,8 @@ class AsyncClient:
                 except ServerUnavailable as error:
                     if sending.failure:
                         raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
                     gained = coder.landmark > landmark
                     pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
                     course = coder.resume(error)
@@ -723,6 +721,8 @@ class AsyncClient:
                 except ActserveError:
                     if sending.failure:
                         raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
                     raise
                 else:
                     break

@@ -529,11 +529,7 @@ class Client:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
             yield from coder.end()
 
-        try:
-            yield from self._converse(coder, frames(), timeout)
-        except InvalidRequest:
-            if not coder.nothing_sent:
-                raise
+        yield from self._converse(coder, frames(), timeout)
         yield from coder.finish()
         if on_summary:
             on_summary(coder.summary)
@@ -828,6 +824,8 @@ class Client:
             except ServerUnavailable as error:
                 if sending.failure:
                     raise sending.failure from None
+                if coder.nothing_owed:
+                    break
                 gained = coder.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
                 course = coder.resume(error)
@@ -835,6 +833,8 @@ class Client:
             except ActserveError:
                 if sending.failure:
                     raise sending.failure from None
+                if coder.nothing_owed:
+                    break
                 raise
             else:
                 break

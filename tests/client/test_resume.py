@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -25,6 +26,9 @@ from actserve_client import (
     _session,
 )
 from actserve_client.errors import from_call
+from actserve_server.app import Server
+from actserve_server.config import Config
+from actserve_server.service import Servicer
 from faults import Breaking
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -193,6 +197,50 @@ def _in_one_job(client: Client, x: Array, axis: Any) -> bytes:
         sums=True,
     )
     return client._run(_session.Job(question, (x,), _session.stats_answer), None).state
+
+
+@pytest.fixture
+def cut_at_its_end(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A server whose first stream is lost when all is answered and its status is not there yet; how many it has had."""
+    streams: list[int] = []
+    inner = Servicer.compute_stream
+
+    def compute_stream(self: Servicer, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        streams.append(1)
+        yield from inner(self, raws, context)
+        if len(streams) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+
+    monkeypatch.setattr(Servicer, "compute_stream", compute_stream)
+    return streams
+
+
+@pytest.mark.parametrize("kind", ["stream", "map", "neuron_stats"])
+def test_what_is_answered_is_there_though_the_call_is_lost(kind: str, cut_at_its_end: list[int]) -> None:
+    server = Server(Config(address="127.0.0.1:0"))
+    server.start()
+    x = LARGE[:40]
+    try:
+        with Client(server.addresses[0], retry=QUICK) as client:
+            if kind == "neuron_stats":
+                assert client.neuron_stats("relu", iter([x])).dead.shape == x.shape[1:]
+            else:
+                (result,) = getattr(client, kind)("relu", iter([x]))
+                np.testing.assert_array_equal(result, np.maximum(x, 0))
+
+        async def main() -> None:
+            async with AsyncClient(server.addresses[0], retry=QUICK) as client:
+                if kind == "neuron_stats":
+                    assert (await client.neuron_stats("relu", iter([x]))).dead.shape == x.shape[1:]
+                else:
+                    results = [result async for result in getattr(client, kind)("relu", iter([x]))]
+                    np.testing.assert_array_equal(results[0], np.maximum(x, 0))
+
+        cut_at_its_end.clear()
+        asyncio.run(main())
+        assert 1 <= len(cut_at_its_end) <= 2
+    finally:
+        server.stop(0)
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

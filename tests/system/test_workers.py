@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,11 @@ from hypothesis import strategies as st
 COMMAND = [sys.executable, "-m", "actserve_server", "serve"]
 
 
-def until(condition: Callable[[], bool], log: object = "") -> None:
+def until(condition: Callable[[], bool], log: Sequence[object] = ()) -> None:
     deadline = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < deadline, log
+        if time.monotonic() > deadline:
+            pytest.fail("\n".join(map(str, log)))
         time.sleep(0.05)
 
 
