@@ -42,7 +42,10 @@ def creation(
         )
     for key, default in defaults.items():
         message = catalogue_pb2.Parameter(name=text(key, "parameters"))
-        message.default.number = number(default, key)
+        if default is None:
+            message.required = True
+        else:
+            message.default.number = number(default, key)
         if bounds and key in bounds:
             message.range.CopyFrom(_range(key, bounds[key]))
         request.parameters.append(message)

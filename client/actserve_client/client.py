@@ -675,7 +675,7 @@ class Client:
         A formula is made of x, parameters, numbers, + - * / **, comparisons, and, or, not, `a if condition else b`, functions such as
         exp, log1p, tanh, erf, min, max, clip, where, and the activations that work element by element, by name; docs/custom.md has
         all of it. Keywords are the parameters' defaults (`parameters` where a name collides), `bounds` what they may be:
-        `bounds={"beta": (0, 10)}`. The derivative is found by itself, or given and then checked. What can be said more exactly is.
+        `bounds={"beta": (0, 10)}`. A default of None is none: callers must give that parameter. The derivative is found by itself, or given and then checked. What can be said more exactly is.
 
         The answer is what `describe` tells, with a `report`: whether it is monotonic, its range, zeros, kinks, steepest slope,
         where it saturates, is NaN or dead, its largest error and its speed, and what of that is proved.

@@ -49,15 +49,17 @@ def entry(request: service_pb2.CreateActivationRequest) -> Entry:
 
 def _parameter(message: catalogue_pb2.Parameter) -> Parameter:
     kind = message.default.WhichOneof("value")
-    if kind not in ("number", "integer"):
+    missing = kind is None and message.required
+    if kind not in ("number", "integer") and not missing:
         raise InvalidFormula(
-            f"the parameter {message.name!r} has no default that is a number", field=f"parameters[{message.name!r}]"
+            f"the parameter {message.name!r} has no default that is a number, and is not required",
+            field=f"parameters[{message.name!r}]",
         )
     bounded = message.HasField("range")
     return Parameter(
         name=message.name,
         meaning=message.meaning,
-        default=float(getattr(message.default, kind)),
+        default=None if missing else float(getattr(message.default, kind or "")),
         low=message.range.low if bounded else -math.inf,
         high=message.range.high if bounded else math.inf,
         low_open=message.range.low_open if bounded else True,

@@ -309,7 +309,7 @@ def test_on_the_command_line(address: str, capsys: pytest.CaptureFixture[str], t
     assert capsys.readouterr().err.endswith("\nx + )\n    ^\n")
     assert main(["create", "team.cli", "--server", address, "--formula", "x"]) == 1
     assert "exists" in capsys.readouterr().err
-    for wrong in (["--param", "beta"], ["--param", "beta=1:2"], ["--param", "beta=one"]):
+    for wrong in (["--param", "=1"], ["--param", "beta=1:2"], ["--param", "beta=one"]):
         with pytest.raises(SystemExit):
             main(["create", "team.own", "--formula", "x", *wrong])
     assert main(["delete", "team.cli", "--server", address]) == 0

@@ -148,6 +148,33 @@ def test_a_layer_keeps_what_its_activation_was(make_server: MakeServer) -> None:
             assert monitor.report()["layer"].mean.tolist() == [1.0, 1.0, 1.0]
 
 
+def test_a_parameter_without_a_default_must_be_given(pair: tuple[Client, Client]) -> None:
+    one, other = pair
+    found = one.create_activation("team.steep", "tanh(steepness * x)", steepness=None, bounds={"steepness": (2, 4)})
+    (parameter,) = other.describe("team.steep").parameters
+    assert (parameter.default, parameter.required, parameter.low, parameter.high) == (None, True, 2.0, 4.0)
+    assert found.report is not None and found.report.lipschitz == pytest.approx(3.0)
+    np.testing.assert_allclose(other.forward("team.steep", X, steepness=2.5), np.tanh(2.5 * X), rtol=1e-15)
+    for call in (other.forward, other.derivative, other.neuron_stats):
+        with pytest.raises(InvalidRequest, match=r"needs steepness.*\[2, 4\]") as caught:
+            call("team.steep", X)
+        assert caught.value.field == "steepness"
+    with pytest.raises(InvalidRequest, match="there is none"):
+        one.create_activation("team.never", "a * x", a=None, bounds={"a": (4, 2)})
+
+
+@pytest.mark.parametrize(("given", "value"), [("a", 2.0), ("a=:0:10", 2.0), ("a=3:0:10", None), ("a=3", None)])
+def test_parameters_with_and_without_defaults_on_the_command_line(
+    given: str, value: float | None, address: str, client: Client, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["create", "team.cli_param", "--server", address, "--formula", "a * x", "--param", given, "--replace"]
+    assert main(command) == 0
+    assert ("must be given" in capsys.readouterr().out) == (value is not None)
+    assert client.forward("team.cli_param", 2.0, **({} if value is None else {"a": value})) == 2.0 * (value or 3.0)
+    assert main([*command, "--output", str(tmp_path / "x.png")]) == (0 if value is None else 1)
+    client.delete_activation("team.cli_param")
+
+
 def test_states_of_two_revisions_do_not_merge(make_server: MakeServer) -> None:
     with Client(make_server().addresses[0], timeout=300) as client:
         client.create_activation("team.again", "2 * x")

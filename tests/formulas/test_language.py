@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import string
 
 import psutil
 import pytest
 from actserve_server.activations.spec import Parameter
 from actserve_server.formulas import FormulaError, define
+from actserve_server.formulas.define import example
 from actserve_server.formulas.parse import parse
 from actserve_server.formulas.tree import Node, text
 from hypothesis import HealthCheck, given, settings
@@ -207,3 +209,16 @@ def test_whatever_is_sent_is_read_or_refused(fuzz_examples: int) -> None:
     quick(any_formula_is_read_or_refused)()
     gc.collect()
     assert psutil.Process().memory_info().rss - before < 100 << 20
+
+
+@given(low=st.floats(allow_nan=False), high=st.floats(allow_nan=False))
+def test_a_parameter_without_a_default_is_looked_at_at_a_value_it_may_have(low: float, high: float) -> None:
+    """As a file or a caller gives bounds: those that are numbers are included."""
+    parameter = Parameter("a", "", None, low=low, high=high, low_open=math.isinf(low), high_open=math.isinf(high))
+    if low < high or (low == high and math.isfinite(low)):
+        assert parameter.accepts(example(parameter))
+        assert example(parameter) == 1.0 or not parameter.accepts(1.0)
+        define("team.own", "a * x", [parameter])
+    else:
+        with pytest.raises(FormulaError, match="there is none"):
+            define("team.own", "a * x", [parameter])

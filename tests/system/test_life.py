@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from actserve_client import Client, ServerUnavailable
 from actserve_client.local import LocalServer
@@ -84,6 +86,41 @@ def test_wrong_settings_are_one_line() -> None:
         assert done.returncode == 2
         assert text in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+def _workshops(pid: int) -> list[psutil.Process]:
+    """The processes that a server keeps ready for formulas."""
+    return [child for child in psutil.Process(pid).children() if "actserve_server.custom.workshop" in child.cmdline()]
+
+
+def test_a_server_that_stays_keeps_a_process_ready_for_formulas_and_others_do_not(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "actserve_server", "serve", "--log-level", "warning"]
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                subprocess.Popen([*command, f"--address=unix:{tmp_path}/{allow}", f"--allow-create={allow}"])
+            )
+            for allow in ("false", "true")
+        ]
+        for process in servers:
+            stack.callback(process.kill)
+        shut, staying = servers
+        private = stack.enter_context(LocalServer())
+        while not _workshops(staying.pid):
+            assert staying.poll() is None
+            time.sleep(0.05)
+        (ready,) = _workshops(staying.pid)
+        ready.kill()
+        with Client(f"unix:{tmp_path}/true", timeout=300) as client:
+            assert client.create_activation("team.double", "2 * x").name == "team.double"
+        (another,) = _workshops(staying.pid)
+        assert another.pid != ready.pid
+        # However the server ends.
+        staying.kill()
+        another.wait(60)
+        with Client(f"unix:{tmp_path}/false", timeout=300) as client:
+            client.forward("relu", 1.0)
+        assert not _workshops(shut.pid) and not _workshops(private.pid)
 
 
 def test_a_private_server_leaves_nothing() -> None:

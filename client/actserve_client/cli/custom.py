@@ -10,7 +10,7 @@ from typing import Any
 
 from actserve_client import records
 from actserve_client.cli.catalogue import print_activation
-from actserve_client.cli.options import add_json, command, name_and_value
+from actserve_client.cli.options import add_json, command
 from actserve_client.cli.output import print_json
 from actserve_client.client import Client
 from actserve_client.errors import InvalidRequest
@@ -27,11 +27,12 @@ def add_create(commands: Any) -> None:
     )
     create.add_argument(
         "--param",
-        metavar="NAME=DEFAULT[:LOW:HIGH]",
+        metavar="NAME[=DEFAULT[:LOW:HIGH]]",
         action="append",
         default=[],
         type=_bounded_parameter,
-        help="a parameter that the formula names, and between what it may be, such as beta=1.0:0:10; may be given again",
+        help="a parameter that the formula names, and between what it may be, such as beta=1.0:0:10; without a default, "
+        "as in beta or beta=:0:10, callers must give it; may be given again",
     )
     create.add_argument("--derivative", metavar="FORMULA", help="f'(x), if another form than the one found is wanted")
     create.add_argument("--description", default="", help="what it is, in a sentence")
@@ -47,21 +48,27 @@ def add_delete(commands: Any) -> None:
     delete.add_argument("name", metavar="NAME")
 
 
-def _bounded_parameter(text: str) -> tuple[str, float, tuple[float, float] | None]:
-    name, value = name_and_value(text)
+def _bounded_parameter(text: str) -> tuple[str, float | None, tuple[float, float] | None]:
+    name, _, value = text.partition("=")
+    default, *rest = value.split(":")
     try:
-        default, *bounds = [float(part) for part in value.split(":")]
-        if len(bounds) not in (0, 2):
-            raise ValueError(value)
+        bounds = [float(part) for part in rest]
+        if not name or len(bounds) not in (0, 2):
+            raise ValueError(text)
+        return name, float(default) if default else None, (bounds[0], bounds[1]) if bounds else None
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither NAME=DEFAULT nor NAME=DEFAULT:LOW:HIGH") from None
-    return name, default, (bounds[0], bounds[1]) if bounds else None
+        raise argparse.ArgumentTypeError(f"{text!r} is none of NAME, NAME=DEFAULT and NAME=DEFAULT:LOW:HIGH") from None
 
 
 def _create(options: argparse.Namespace) -> None:
     defaults = {name: default for name, default, _ in options.param}
     if len(defaults) < len(options.param):
         raise InvalidRequest("--param names a parameter twice", field="param")
+    if options.output and None in defaults.values():
+        raise InvalidRequest(
+            "--output draws at the parameters' defaults, and one has none; `actserve plot` takes its value",
+            field="output",
+        )
     with Client(options.server) as client:
         found = client.create_activation(
             options.name,

@@ -173,12 +173,12 @@ def _parameter_to(parameter: Parameter) -> dict[str, Any]:
 
 def _parameter_from(kept: Mapping[str, Any]) -> Parameter:
     default = kept["default"]
-    if isinstance(default, bool) or not isinstance(default, (int, float)):
+    if default is not None and (isinstance(default, bool) or not isinstance(default, (int, float))):
         raise EntryError(f"the default {default!r} is no number")
     return Parameter(
         name=_string(kept["name"]),
         meaning=_string(kept.get("meaning", "")),
-        default=float(default),
+        default=None if default is None else float(default),
         low=float(kept.get("low", -math.inf)),
         high=float(kept.get("high", math.inf)),
         low_open=bool(kept.get("low_open", True)),

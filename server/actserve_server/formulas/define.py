@@ -21,7 +21,7 @@ from actserve_server.formulas.parse import LONGEST, NAMES, parse
 from actserve_server.formulas.rewrite import Rewrite, rewritten
 from actserve_server.formulas.tree import Node
 
-__all__ = ["MOST_PARAMETERS", "Definition", "define"]
+__all__ = ["MOST_PARAMETERS", "Definition", "define", "example"]
 
 MOST_PARAMETERS = 16
 _MOST_NODES = 2000
@@ -138,6 +138,25 @@ def _is_positive(node: Node) -> bool:
     return False
 
 
+def example(parameter: Parameter) -> float:
+    """The value at which a parameter is looked at: its default, or without one 1, or within bounds that exclude 1 their middle.
+
+    >>> example(Parameter("beta", "", None, low=2.0, high=4.0))
+    3.0
+    """
+    if parameter.default is not None:
+        return float(parameter.default)
+    if parameter.accepts(1.0):
+        return 1.0
+    low, high = parameter.low, parameter.high
+    if math.isinf(low) or math.isinf(high):
+        # The bounds exclude 1, so one of them is a number beside it.
+        end = low if math.isfinite(low) else high
+        beyond = end + math.copysign(max(1.0, abs(end) / 2), 1.0 if end == low else -1.0)
+        return end if parameter.accepts(end) else beyond
+    return low / 2 + high / 2
+
+
 def _check_parameters(parameters: Iterable[Parameter]) -> None:
     seen: set[str] = set()
     for parameter in parameters:
@@ -156,7 +175,11 @@ def _check_parameters(parameters: Iterable[Parameter]) -> None:
             raise FormulaError(f"the parameter {name} is there twice", field=field)
         seen.add(name)
         default = parameter.default
-        if not isinstance(default, float) or not parameter.low <= parameter.high or not parameter.accepts(default):
+        if default is None and not parameter.accepts(example(parameter)):
+            raise FormulaError(f"{name} must be {parameter.allowed()}, and there is none", field=field)
+        if default is not None and not (
+            isinstance(default, float) and parameter.low <= parameter.high and parameter.accepts(default)
+        ):
             raise FormulaError(f"the default of {name} is {default}, and must be {parameter.allowed()}", field=field)
     if len(seen) > MOST_PARAMETERS:
         raise FormulaError(f"there are {len(seen)} parameters, and may be {MOST_PARAMETERS}", field="parameters")
@@ -169,7 +192,7 @@ _AGREE = 1e-9
 
 def _compare(own: Node, ours: Node, parameters: Sequence[Parameter], text: str) -> None:
     """That a user's derivative is ours, at the parameters' defaults, but for single points such as kinks."""
-    values: Mapping[str, Any] = {parameter.name: parameter.default for parameter in parameters}
+    values: Mapping[str, Any] = {parameter.name: example(parameter) for parameter in parameters}
     wrong: list[tuple[float, float, float]] = []
     with mp.workdps(_DIGITS):
         for x in sorted({sign * number for number in _TRIED for sign in (-1, 1)}):

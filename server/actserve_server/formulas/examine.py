@@ -17,7 +17,7 @@ import numpy.typing as npt
 from actserve_server.activations import formula
 from actserve_server.activations.spec import Activation
 from actserve_server.formulas import tree
-from actserve_server.formulas.define import Definition
+from actserve_server.formulas.define import Definition, example
 from actserve_server.formulas.exact import evaluate
 from actserve_server.formulas.intervals import Interval, bounds
 from actserve_server.formulas.parse import builtin_tree
@@ -34,7 +34,7 @@ Span = tuple[float, float]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What an activation is like at its parameters' defaults."""
+    """What an activation is like at its parameters' defaults, and at what `define.example` takes where there is none."""
 
     monotonic: Literal["increasing", "decreasing", "constant", "neither"]
     """Increasing: it never falls."""
@@ -85,7 +85,7 @@ def examine(definition: Definition, compiled: Compiled) -> Report:
     (-inf, 0.0)
     """
     probe = _Probe(definition, compiled)
-    values: Mapping[str, float] = {p.name: float(p.default or 0.0) for p in definition.parameters}
+    values: Mapping[str, float] = {p.name: example(p) for p in definition.parameters}
     f, slope = _laid_open(definition.forward, values), definition.derivative
     x = _grid()
     y, dy = probe.forward(x), probe.derivative(x)
@@ -137,7 +137,7 @@ class _Probe:
     def __init__(self, definition: Definition, compiled: Compiled) -> None:
         self._record: Activation = definition.record
         self._compiled = compiled
-        self._parameters = formula.parameters(definition.record)
+        self._parameters = formula.parameters(definition.record, {p.name: example(p) for p in definition.parameters})
 
     def _run(self, operation: str, x: Any) -> Floats:
         given = np.atleast_1d(np.asarray(x, np.float64))
