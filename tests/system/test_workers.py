@@ -40,7 +40,12 @@ class Supervised:
 
     def __init__(self, *arguments: str) -> None:
         command = [*COMMAND, "--log-format", "json", "--grace-s", "60", *arguments]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # Under nohup it would be ignored, in the server too.
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        try:
+            self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        finally:
+            signal.signal(signal.SIGHUP, before)
         self.log: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
