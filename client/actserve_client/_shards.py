@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from actserve_client import records
 from actserve_client._session import Array, Assembly, Job, MakeOut, OnSummary, Progress, Question
 from actserve_client._summaries import Summary
 
@@ -18,6 +19,11 @@ def worth(question: Question, inputs: tuple[Array, ...], out: Array | MakeOut | 
     if isinstance(out, np.ndarray) and any(np.may_share_memory(array, out) for array in inputs):
         return 1
     return max(min(places, inputs[0].nbytes // LEAST_BYTES), 1)
+
+
+def can_be_split(known: records.Activation | None) -> bool:
+    """Whether an activation is known to be computed element by element."""
+    return known is not None and known.kind == "elementwise"
 
 
 def asked(question: Question) -> str:

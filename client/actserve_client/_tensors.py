@@ -1,15 +1,22 @@
-"""Many tensors over one stream, without any I/O: each is a job of its own, and the small ones take one message each way."""
+"""Many tensors over one stream, without any I/O: each is a job of its own, and the small ones take one message each way.
+
+Where all of them are there already and are computed element by element, small ones go together as one job: a message costs as
+much as thousands of elements.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 from actserve import wire
 from actserve.v1 import compute_pb2
 
+from actserve_client import records
 from actserve_client._resume import Course, Frame, Window, chunk_message, course
 from actserve_client._session import (
     KEPT_BYTES,
@@ -24,6 +31,31 @@ from actserve_client._session import (
 from actserve_client._summaries import Summary
 from actserve_client.errors import ActserveError, InvalidRequest, ServerError, ServerUnavailable
 
+PACK_BYTES = 64 << 10
+"""How many bytes of tensors go together at most; benchmarks/README.md shows where it comes from."""
+
+LEAST_PACKED = 2
+
+
+def may_go_together(question: Question, arrays: Any, upstream: Any) -> bool:
+    """Whether tensors may be read before their turn, and an elementwise activation computes each as it would alone."""
+    template = question.template
+    return (
+        type(arrays) in (list, tuple)
+        and (upstream is None or (type(upstream) in (list, tuple) and len(upstream) == len(arrays)))
+        and len(arrays) >= LEAST_PACKED
+        and "." not in template.activation
+        and not template.nonfinite
+        and not template.derivative.jacobian
+        and not template.HasField("axis")
+        and not any(value.HasField("tensor") for value in template.parameters.values())
+    )
+
+
+def goes_by_elements(known: records.Activation | None) -> bool:
+    """Whether what an activation makes of an element depends neither on its neighbours nor on its place."""
+    return known is not None and known.kind == "elementwise" and all(p.kind != "seed" for p in known.parameters)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Owed:
@@ -33,6 +65,20 @@ class _Owed:
     assembly: Assembly
     header: compute_pb2.JobHeader | None = None
     """Its header, where its bytes come in chunks: then it can be gone on with."""
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    """Of the tensors that went together, where they did."""
+
+    def results(self) -> Iterator[Array]:
+        """The tensors of an answer that is complete."""
+        result = self.assembly.arrays[0]
+        if self.shapes is None:
+            yield result
+            return
+        begin = 0
+        for shape in self.shapes:
+            end = begin + math.prod(shape)
+            yield result[begin:end].reshape(shape).copy()
+            begin = end
 
 
 class Tensors:
@@ -61,7 +107,43 @@ class Tensors:
             inputs = as_inputs(*given)
         except InvalidRequest as error:
             self._owed.append(error)
+        else:
+            yield from self._frames(inputs)
+
+    def encode_together(self, tensors: Iterable[tuple[Any, ...]]) -> Iterator[Frame]:
+        """The messages that send tensors which are all there; small ones of one type that follow one another go together."""
+        pack: list[tuple[Array, ...]] = []
+        size = 0
+        for given in tensors:
+            try:
+                inputs = as_inputs(*given)
+            except InvalidRequest as error:
+                yield from self._packed(pack)
+                pack, size = [], 0
+                self._owed.append(error)
+                continue
+            nbytes = sum(array.nbytes for array in inputs)
+            alone = nbytes > PACK_BYTES // LEAST_PACKED or any(array.shape != inputs[0].shape for array in inputs)
+            if pack and (alone or size + nbytes > PACK_BYTES or inputs[0].dtype != pack[0][0].dtype):
+                yield from self._packed(pack)
+                pack, size = [], 0
+            if alone:
+                yield from self._frames(inputs)
+            else:
+                pack.append(inputs)
+                size += nbytes
+        yield from self._packed(pack)
+
+    def _packed(self, pack: list[tuple[Array, ...]]) -> Iterator[Frame]:
+        if len(pack) < LEAST_PACKED:
+            for inputs in pack:
+                yield from self._frames(inputs)
             return
+        shapes = tuple(inputs[0].shape for inputs in pack)
+        together = tuple(np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pack, strict=True))
+        yield from self._frames(together, shapes)
+
+    def _frames(self, inputs: tuple[Array, ...], shapes: tuple[tuple[int, ...], ...] | None = None) -> Iterator[Frame]:
         like = tuple((array.dtype, array.shape) for array in inputs)
         if like != self._like:
             self._like = like
@@ -70,7 +152,7 @@ class Tensors:
         job, self._message.job = self._job, self._job
         sources = [wire.ArraySource(array) for array in inputs]
         if sum(source.nbytes for source in sources) <= UNARY_BYTES:
-            self._owed.append(_Owed(job, Assembly()))
+            self._owed.append(_Owed(job, Assembly(), shapes=shapes))
             whole = b"".join(source.read(0, source.nbytes) for source in sources)
             yield Frame(wire.frame(self._message, whole), job, "header")
             return
@@ -111,13 +193,14 @@ class Tensors:
             if not owed.assembly.refused:
                 raise
             self._done(owed)
-            yield error
+            for _ in owed.shapes or ((),):
+                yield error
         else:
             if complete:
                 self._done(owed)
                 assert owed.assembly.summary is not None
                 self.summary += owed.assembly.place.total(owed.assembly.summary)
-                yield owed.assembly.arrays[0]
+                yield from owed.results()
             elif owed.header is not None:
                 self.window.drop(owed.job, owed.assembly.place)
         yield from self._refused()
@@ -154,6 +237,11 @@ class Tensors:
         return self._ended and not any(isinstance(owed, _Owed) for owed in self._owed)
 
 
+def paired(arrays: Iterable[Any], upstream: Iterable[Any] | None) -> Iterator[tuple[Any, ...]]:
+    """Tensors, each with its gradient where there are some."""
+    return zip(arrays) if upstream is None else zip(arrays, upstream, strict=True)
+
+
 def raised(result: Any, *, return_exceptions: bool) -> Any:
     """A result as the caller wants it: its error raised, or in its place."""
     if isinstance(result, ActserveError) and not return_exceptions:
@@ -161,4 +249,4 @@ def raised(result: Any, *, return_exceptions: bool) -> Any:
     return result
 
 
-__all__ = ["Tensors", "raised"]
+__all__ = ["PACK_BYTES", "Tensors", "goes_by_elements", "may_go_together", "paired", "raised"]

@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypeVar, cast, overload
 
 import grpc
 import grpc.aio
@@ -84,7 +84,7 @@ class AsyncClient:
         self._pool: Pool[grpc.aio.Channel] | None = None
         self._regions = Regions(None)
         self._standing = AsyncStanding()
-        self._elementwise: dict[str, bool] = {}
+        self._known: dict[str, records.Activation] = {}
         self._opening = asyncio.Lock()
 
     async def _open(self) -> Pool[grpc.aio.Channel]:
@@ -409,11 +409,25 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        async with contextlib.aclosing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
+        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(
+            await self._find(question)
+        ):
+
+            async def frames() -> AsyncIterator[Frame]:
+                pairs: Any = _tensors.paired(cast(Any, arrays), cast(Any, upstream))
+                for frame in coder.encode_together(pairs):
+                    yield frame
+                for frame in coder.end():
+                    yield frame
+
+            answers = self._answers(coder, frames(), timeout, on_summary)
+        else:
+            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
+        async with contextlib.aclosing(answers) as results:
             async for result in results:
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
-    async def _stream(
+    def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
         blocks: Blocks,
@@ -437,7 +451,16 @@ class AsyncClient:
             for frame in coder.end():
                 yield frame
 
-        async with contextlib.aclosing(self._converse(coder, frames(), timeout)) as results:
+        return self._answers(coder, frames(), timeout, on_summary)
+
+    async def _answers(
+        self,
+        coder: _blocks.Blocks | _tensors.Tensors,
+        frames: AsyncIterator[Frame],
+        timeout: float | None,
+        on_summary: OnSummary | None,
+    ) -> AsyncGenerator[Any, None]:
+        async with contextlib.aclosing(self._converse(coder, frames, timeout)) as results:
             async for result in results:
                 yield result
         for block in coder.finish():
@@ -614,21 +637,22 @@ class AsyncClient:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len((await self._open()).addresses))
-        if count == 1 or not await self._is_elementwise(_shards.asked(question)):
+        if count == 1 or not _shards.can_be_split(await self._find(question)):
             job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
             return await self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
         await asyncio.gather(*(self._run(job, timeout) for job in shards.jobs))
         return shards.answer()
 
-    async def _is_elementwise(self, name: str) -> bool:
-        """Whether an activation is known to be computed element by element; what is wrong with its name is found out elsewhere."""
-        if name not in self._elementwise:
+    async def _find(self, question: _session.Question) -> records.Activation | None:
+        """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
+        name = _shards.asked(question)
+        if name not in self._known:
             try:
-                self._elementwise[name] = (await self.describe(name)).kind == "elementwise"
+                self._known[name] = await self.describe(name)
             except ActserveError:
-                return False
-        return self._elementwise[name]
+                return None
+        return self._known[name]
 
     async def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""

@@ -106,7 +106,7 @@ class Client:
                 return grpc.insecure_channel(address, options)
             return grpc.secure_channel(address, credentials, options)
 
-        self._elementwise: dict[str, bool] = {}
+        self._known: dict[str, records.Activation] = {}
         self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
         self._regions = Regions(_channel.socket_path(address, tls))
         self._standing = Standing()
@@ -493,7 +493,8 @@ class Client:
         [array([0., 2.]), array(3., dtype=float32)]
 
         Each array is a tensor by itself, of any type and shape, along any axis; that is what sets it apart from `stream`, whose
-        blocks are parts of one. An array of up to 1 MiB takes one message each way. `mode` is "forward" or "derivative", `upstream`
+        blocks are parts of one. An array of up to 1 MiB takes one message each way; small ones of a list or
+        tuple share messages where the activation works element by element. `mode` is "forward" or "derivative", `upstream`
         gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
         in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
         from a thread of their own.
@@ -508,8 +509,16 @@ class Client:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
+        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(self._find(question)):
 
-        with contextlib.closing(self._stream(coder, arrays, upstream, timeout, on_summary)) as results:
+            def frames() -> Iterator[Frame]:
+                yield from coder.encode_together(_tensors.paired(arrays, upstream))
+                yield from coder.end()
+
+            answers = self._answers(coder, frames(), timeout, on_summary)
+        else:
+            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
+        with contextlib.closing(answers) as results:
             for result in results:
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
@@ -529,7 +538,16 @@ class Client:
                 raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
             yield from coder.end()
 
-        yield from self._converse(coder, frames(), timeout)
+        return self._answers(coder, frames(), timeout, on_summary)
+
+    def _answers(
+        self,
+        coder: _blocks.Blocks | _tensors.Tensors,
+        frames: Iterator[Frame],
+        timeout: float | None,
+        on_summary: OnSummary | None,
+    ) -> Generator[Any, None, None]:
+        yield from self._converse(coder, frames, timeout)
         yield from coder.finish()
         if on_summary:
             on_summary(coder.summary)
@@ -740,7 +758,7 @@ class Client:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len(self._pool.addresses))
-        if count == 1 or not self._is_elementwise(_shards.asked(question)):
+        if count == 1 or not _shards.can_be_split(self._find(question)):
             job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
             return self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
@@ -749,14 +767,15 @@ class Client:
                 done.result()
         return shards.answer()
 
-    def _is_elementwise(self, name: str) -> bool:
-        """Whether an activation is known to be computed element by element; what is wrong with its name is found out elsewhere."""
-        if name not in self._elementwise:
+    def _find(self, question: _session.Question) -> records.Activation | None:
+        """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
+        name = _shards.asked(question)
+        if name not in self._known:
             try:
-                self._elementwise[name] = self.describe(name).kind == "elementwise"
+                self._known[name] = self.describe(name)
             except ActserveError:
-                return False
-        return self._elementwise[name]
+                return None
+        return self._known[name]
 
     def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""

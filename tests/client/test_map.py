@@ -23,7 +23,7 @@ from actserve_client import (
 )
 from actserve_client._blocks import Blocks
 from actserve_client._session import Assembly
-from actserve_client._tensors import Tensors
+from actserve_client._tensors import PACK_BYTES, Tensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -49,6 +49,52 @@ def test_each_tensor_gets_what_a_call_of_its_own_gives(client: Client, arrays: l
     same(list(client.map("gelu", arrays)), [client.forward("gelu", x) for x in arrays])
     slopes = [client.derivative("gelu", x, upstream=-x) for x in arrays]
     same(list(client.map("gelu", arrays, mode="derivative", upstream=[-x for x in arrays])), slopes)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    arrays=st.lists(TENSORS, max_size=12),
+    name=st.sampled_from(["gelu", "softmax", "rrelu", "prelu"]),
+    bad=st.lists(st.integers(0, 12), max_size=2),
+)
+def test_those_that_go_together_get_what_those_of_an_iterable_do(
+    client: Client, arrays: list[Array], name: str, bad: list[int]
+) -> None:
+    keywords: dict[str, Any] = {"seed": 3, "training": True} if name == "rrelu" else {}
+    for place in bad:
+        arrays.insert(place, np.array(["no number"]))
+    summaries: list[Any] = []
+    together, apart = (
+        list(client.map(name, given, return_exceptions=True, on_summary=summaries.append, **keywords))
+        for given in (arrays, iter(arrays))
+    )
+    assert list(map(str, together)) == list(map(str, apart))
+    same(*([result for result in results if isinstance(result, np.ndarray)] for results in (together, apart)))
+    assert summaries[0].nonfinite_in == summaries[1].nonfinite_in
+
+
+def test_small_ones_of_a_list_share_messages_and_nothing_else(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes: list[tuple[int, ...]] = []
+    header = _session.Question.header
+
+    def seen(self: _session.Question, inputs: Any, **more: Any) -> Any:
+        inputs = list(inputs)
+        shapes.append(inputs[0][1])
+        return header(self, inputs, **more)
+
+    monkeypatch.setattr(_session.Question, "header", seen)
+    arrays = [np.full((10, 10), n, np.float32) for n in range(-200, 200)]
+    results = list(client.map("relu", arrays))
+    same(results, [np.maximum(x, 0) for x in arrays])
+    assert all(len(shape) == 1 and shape[0] * 4 <= PACK_BYTES for shape in shapes)
+    results[0][:] = 7
+    assert results[1].max() == 0
+    # A mistake that all of them share is said of each.
+    answers = list(client.map("relu", arrays[:5], return_exceptions=True, slope=1.0))
+    assert [type(answer) for answer in answers] == [InvalidRequest] * 5
+    # As is one that there is for some.
+    answers = list(client.map("relu", [*arrays[:2], np.array([np.nan])], nonfinite="reject", return_exceptions=True))
+    assert [isinstance(answer, InvalidRequest) for answer in answers] == [False, False, True]
 
 
 def test_large_and_small_ones_axes_and_jacobians(client: Client) -> None:
@@ -148,7 +194,7 @@ def test_a_small_call_takes_one_message_each_way(client: Client, monkeypatch: py
     client.forward("relu", x, progress=lambda *done: seen.append(done))
     assert frames == ["whole"]
     assert seen[-1][1] == x.nbytes
-    list(client.map("relu", [x, x]))
+    list(client.map("relu", iter([x, x])))
     assert frames == ["whole"] * 3
     question = _session.map_mode("forward", "relu", HOW, jacobian=None, upstream=False)
     assert len(list(Tensors(question).encode(x))) == 1
