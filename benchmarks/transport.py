@@ -85,8 +85,12 @@ def _small_contenders(
             last = answer
         return last
 
+    def mapped_list() -> Any:
+        return list(client.map("sigmoid", [x] * calls))[-1]
+
     return {
         "actserve, map": mapped,
+        "actserve, map of a list": mapped_list,
         "actserve, forward": lambda: again(forward),
         f"actserve, forward, {THREADS} threads": lambda: in_threads(forward),
         "plain gRPC, unary": lambda: again(one),
