@@ -19,7 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from actserve_client._session import Assembly, Job
-from actserve_client.errors import ActserveError, DeadlineExceeded, ServerUnavailable
+from actserve_client.errors import DeadlineExceeded, ServerUnavailable
 
 __all__ = ["MOST_BYTES", "AsyncStanding", "Standing"]
 
@@ -27,7 +27,7 @@ MOST_BYTES = 64 << 10
 """Up to how many bytes of input a job goes over a standing stream; benchmarks/README.md shows where it comes from."""
 
 _OFTEN = 3
-"""A stream is opened for the so-manieth small call in a row."""
+"""Which small call in a row opens a stream."""
 
 _IDLE_S = 1.0
 """How long a stream stays open without a job, and how far apart calls in a row are at most."""
@@ -44,12 +44,15 @@ def fits(job: Job[Any]) -> bool:
 
 
 class _Lost(Exception):
-    """A stream ended before it answered, and no part of the answer has come."""
+    """A stream ended, and no part of the answer has come: a call of its own may do."""
 
 
 class _Stream(Protocol):
     def end(self) -> None:
-        """End it; it is idle."""
+        """Let it end; it is idle."""
+
+    def cancel(self) -> None:
+        """End it at once."""
 
 
 S = TypeVar("S", bound=_Stream)
@@ -87,19 +90,29 @@ class _Streams(Generic[S]):
                 return None
         return make()
 
-    def give(self, line: object, stream: S) -> None:
-        """A stream is idle."""
+    @contextlib.contextmanager
+    def using(self, line: object, stream: S, assembly: Assembly) -> Iterator[None]:
+        """A block in which a stream that was taken answers a job; after it the stream is idle, or of no use any more."""
+        try:
+            yield
+        except BaseException:
+            if assembly.refused:  # the job, which is no failure of the stream
+                self._give(line, stream)
+            else:
+                stream.cancel()
+                with self._lock:
+                    # Others wait until calls follow one another again.
+                    self._kept[line].calls = 0
+            raise
+        self._give(line, stream)
+
+    def _give(self, line: object, stream: S) -> None:
         with self._lock:
             closed = self._closed
             if not closed:
                 self._kept[line].idle.append(stream)
         if closed:
             stream.end()
-
-    def lost(self, line: object) -> None:
-        """A stream was lost: others wait until calls follow one another again."""
-        with self._lock:
-            self._kept[line].calls = 0
 
     def drop(self, line: object, stream: S) -> bool:
         """Forget a stream if it is idle; says whether it was."""
@@ -139,14 +152,12 @@ class _BlockingStream:
         self._job = 0
         self._due = _NEVER
         self._idle_since = _NEVER
-        self._late = False
         self._call = start(self._messages())
 
     def _messages(self) -> Iterator[bytes]:
         while True:
             now = time.monotonic()
             if now >= self._due:
-                self._late = True
                 self._call.cancel()
                 return
             if now >= self._idle_since + _IDLE_S and self._idle_is_over(self):
@@ -162,7 +173,7 @@ class _BlockingStream:
         """Compute a job. Raises what the server says of it, _Lost, or ServerUnavailable; after the last two it is of no use any more."""
         self._job += 1
         self._idle_since = _NEVER
-        self._due = _NEVER if seconds is None else time.monotonic() + seconds
+        self._due = due = _NEVER if seconds is None else time.monotonic() + seconds
         self._outbox.put(job.message(self._job))
         try:
             for raw in self._call:
@@ -171,7 +182,7 @@ class _BlockingStream:
             else:
                 raise _outcome(assembly, EOFError())
         except grpc.RpcError as error:
-            if self._late:
+            if time.monotonic() >= due:
                 raise DeadlineExceeded("Deadline Exceeded") from None
             raise _outcome(assembly, error) from None
         finally:
@@ -213,17 +224,10 @@ class Standing:
         if stream is None:
             return False
         try:
-            stream.ask(job, assembly, seconds)
-        except BaseException as error:
-            if isinstance(error, ActserveError) and assembly.refused:
-                self._streams.give(line, stream)
-                raise
-            stream.cancel()
-            self._streams.lost(line)
-            if isinstance(error, _Lost):
-                return False
-            raise
-        self._streams.give(line, stream)
+            with self._streams.using(line, stream, assembly):
+                stream.ask(job, assembly, seconds)
+        except _Lost:
+            return False
         return True
 
     def close(self) -> None:
@@ -308,17 +312,10 @@ class AsyncStanding:
         if stream is None:
             return False
         try:
-            await stream.ask(job, assembly, seconds)
-        except BaseException as error:
-            if isinstance(error, ActserveError) and assembly.refused:
-                self._streams.give(line, stream)
-                raise
-            stream.cancel()
-            self._streams.lost(line)
-            if isinstance(error, _Lost):
-                return False
-            raise
-        self._streams.give(line, stream)
+            with self._streams.using(line, stream, assembly):
+                await stream.ask(job, assembly, seconds)
+        except _Lost:
+            return False
         return True
 
     def close(self) -> None:

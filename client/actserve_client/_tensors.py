@@ -35,6 +35,7 @@ PACK_BYTES = 64 << 10
 """How many bytes of tensors go together at most; benchmarks/README.md shows where it comes from."""
 
 LEAST_PACKED = 2
+"""How many go together at least."""
 
 
 def may_go_together(question: Question, arrays: Any, upstream: Any) -> bool:
@@ -237,8 +238,8 @@ class Tensors:
         return self._ended and not any(isinstance(owed, _Owed) for owed in self._owed)
 
 
-def paired(arrays: Iterable[Any], upstream: Iterable[Any] | None) -> Iterator[tuple[Any, ...]]:
-    """Tensors, each with its gradient where there are some."""
+def paired(arrays: Any, upstream: Any) -> Iterator[tuple[Any, ...]]:
+    """Tensors that may go together, each with its gradient where there are some."""
     return zip(arrays) if upstream is None else zip(arrays, upstream, strict=True)
 
 

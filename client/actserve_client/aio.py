@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
 )
 from types import TracebackType
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
 import grpc
 import grpc.aio
@@ -414,8 +414,7 @@ class AsyncClient:
         ):
 
             async def frames() -> AsyncIterator[Frame]:
-                pairs: Any = _tensors.paired(cast(Any, arrays), cast(Any, upstream))
-                for frame in coder.encode_together(pairs):
+                for frame in coder.encode_together(_tensors.paired(arrays, upstream)):
                     yield frame
                 for frame in coder.end():
                     yield frame
@@ -661,7 +660,7 @@ class AsyncClient:
         while True:
             landmark = assembly.place.landmark
             try:
-                answer = await self._run_once(job, assembly, attempts.seconds_left())
+                answer = await self._run_once(job, assembly, attempts)
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
@@ -671,18 +670,18 @@ class AsyncClient:
                 attempts.succeeded()
                 return answer
 
-    async def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+    async def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
         pool = await self._open()
         way: _shared.Way = contextlib.nullcontext(job)
         if self._regions.possible and not job.unary:
             # In a thread, because new memory takes a while.
             way = await asyncio.to_thread(_shared.way, job, self._regions)
         try:
-            return await self._run_by(pool, way, job, assembly, seconds)
+            return await self._run_by(pool, way, job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return await self._run_by(pool, contextlib.nullcontext(job), job, assembly, seconds)
+        return await self._run_by(pool, contextlib.nullcontext(job), job, assembly, attempts)
 
     async def _run_by(
         self,
@@ -690,18 +689,18 @@ class AsyncClient:
         way: _shared.Way,
         job: Job[T],
         assembly: Assembly,
-        seconds: float | None,
+        attempts: Attempts,
     ) -> T:
         with way as call_of, pool.using() as line:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
-                if await self._standing.computed(line, start, job, assembly, seconds):
+                if await self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
                     return job.answer(assembly)
             if call_of.unary:
-                call = line.compute(call_of.request(assembly), timeout=seconds, metadata=self._metadata)
+                call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
                 requests = _each(call_of.requests(assembly))
-                call = line.compute_stream(requests, timeout=seconds, metadata=self._metadata)
+                call = line.compute_stream(requests, timeout=attempts.seconds_left(), metadata=self._metadata)
             with _ended(call):
                 async for raw in call:
                     if assembly.feed(raw):

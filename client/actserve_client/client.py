@@ -693,7 +693,8 @@ class Client:
         A formula is made of x, parameters, numbers, + - * / **, comparisons, and, or, not, `a if condition else b`, functions such as
         exp, log1p, tanh, erf, min, max, clip, where, and the activations that work element by element, by name; docs/custom.md has
         all of it. Keywords are the parameters' defaults (`parameters` where a name collides), `bounds` what they may be:
-        `bounds={"beta": (0, 10)}`. A default of None is none: callers must give that parameter. The derivative is found by itself, or given and then checked. What can be said more exactly is.
+        `bounds={"beta": (0, 10)}`. A default of None is none: callers must give that parameter. The derivative is found by itself, or
+        given and then checked. What can be said more exactly is.
 
         The answer is what `describe` tells, with a `report`: whether it is monotonic, its range, zeros, kinks, steepest slope,
         where it saturates, is NaN or dead, its largest error and its speed, and what of that is proved.
@@ -784,7 +785,7 @@ class Client:
         while True:
             landmark = assembly.place.landmark
             try:
-                answer = self._run_once(job, assembly, attempts.seconds_left())
+                answer = self._run_once(job, assembly, attempts)
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
@@ -794,24 +795,26 @@ class Client:
                 attempts.succeeded()
                 return answer
 
-    def _run_once(self, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+    def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
         try:
-            return self._run_by(_shared.way(job, self._regions), job, assembly, seconds)
+            return self._run_by(_shared.way(job, self._regions), job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return self._run_by(contextlib.nullcontext(job), job, assembly, seconds)
+        return self._run_by(contextlib.nullcontext(job), job, assembly, attempts)
 
-    def _run_by(self, way: _shared.Way, job: Job[T], assembly: Assembly, seconds: float | None) -> T:
+    def _run_by(self, way: _shared.Way, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
         with way as call_of, self._pool.using() as line:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
-                if self._standing.computed(line, start, job, assembly, seconds):
+                if self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
                     return job.answer(assembly)
             if call_of.unary:
-                call = line.compute(call_of.request(assembly), timeout=seconds, metadata=self._metadata)
+                call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
-                call = line.compute_stream(call_of.requests(assembly), timeout=seconds, metadata=self._metadata)
+                call = line.compute_stream(
+                    call_of.requests(assembly), timeout=attempts.seconds_left(), metadata=self._metadata
+                )
             with _ended(call):
                 for raw in call:
                     if assembly.feed(raw):

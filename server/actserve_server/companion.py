@@ -209,8 +209,11 @@ def answer_lines(
         line = lines.readline()
         if not line:
             return
-        _say(to_parent, _TAKEN)
-        _say(to_parent, answer(line[:-1]) + b"\n")
+        try:
+            _say(to_parent, _TAKEN)
+            _say(to_parent, answer(line[:-1]) + b"\n")
+        except BrokenPipeError:  # the parent was killed, and its input with it
+            return
         more = True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from actserve_client import AsyncClient, Client, _standing
+from actserve_client import AsyncClient, Client, _pool, _standing
 from actserve_client.errors import DeadlineExceeded, InvalidRequest, UnknownActivation
 from actserve_server.app import Server
 from actserve_server.config import Config
@@ -146,22 +146,46 @@ def test_one_that_is_idle_ends_by_itself(client: Client, calls: Calls, monkeypat
     for _ in range(2):
         for _ in range(4):
             client.forward("relu", X)
-        _until(lambda: not client._standing._streams._kept[_only(client)].idle)
+        _until_it_ends(client)
         time.sleep(0.15)
     assert calls.made.count("ComputeStream") == 2
-    assert not [thread for thread in threading.enumerate() if "_consume_request_iterator" in thread.name]
 
 
 def test_a_timeout_ends_a_job_and_the_next_one_works(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         client.forward("relu", X)
     pause = threading.Event()
-    compute = _paused(monkeypatch, pause)
+    _paused(monkeypatch, pause)
     with pytest.raises(DeadlineExceeded):
         client.forward("relu", X, timeout=0.2)
     pause.set()
     assert client.forward("relu", X, timeout=5).max() == 3
-    assert compute
+
+
+def test_a_timeout_covers_a_stream_that_was_lost_too(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(4):
+        client.forward("relu", X)
+    left: list[float | None] = []
+
+    def lost(self: Any, job: Any, assembly: Any, seconds: float | None) -> None:
+        left.append(seconds)
+        time.sleep(0.5)
+        raise _standing._Lost
+
+    def compute(self: Any, kind: str, name: str) -> Any:
+        def call(*_: Any, timeout: float, **__: Any) -> Any:
+            left.append(timeout)
+            raise KeyError(name)
+
+        return call
+
+    monkeypatch.setattr(_standing._BlockingStream, "ask", lost)
+    monkeypatch.setattr(_pool.Line, "method", compute)
+    with pytest.raises(KeyError, match="Compute"):
+        client.forward("relu", X, timeout=5)
+    assert left[0] is not None
+    assert left[1] is not None
+    assert left[1] <= left[0] - 0.5
 
 
 def test_it_outlives_its_server(calls: Calls) -> None:
@@ -182,19 +206,22 @@ def test_it_outlives_its_server(calls: Calls) -> None:
     assert calls.made.count("ComputeStream") >= 2
 
 
-def test_a_server_that_drains_waits_for_no_idle_stream(server: Server, client: Client) -> None:
+def test_a_server_that_drains_waits_for_no_idle_stream(
+    server: Server, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_standing, "_IDLE_S", 86_400.0)
     for _ in range(4):
         client.forward("relu", X)
-    begin = time.monotonic()
-    server.stop(60)
-    assert time.monotonic() - begin < 30
+    # A day: were it waited for, this test would end by its time limit.
+    server.stop(86_400)
 
 
-def test_idle_streams_keep_no_place_of_those_that_compute(calls: Calls) -> None:
+def test_idle_streams_keep_no_place_of_those_that_compute(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_standing, "_IDLE_S", 86_400.0)
     server = Server(Config(address="127.0.0.1:0", max_concurrency=1))
     server.start()
     try:
-        clients = [Client(server.addresses[0], timeout=30) for _ in range(4)]
+        clients = [Client(server.addresses[0], timeout=30, retry=None) for _ in range(4)]
         for client in clients:
             for _ in range(4):
                 client.forward("relu", X)
@@ -277,7 +304,14 @@ def _only(client: Client) -> Any:
     return line
 
 
-def _paused(monkeypatch: pytest.MonkeyPatch, pause: threading.Event) -> bool:
+def _until_it_ends(client: Client) -> None:
+    """Wait for the end of a stream that is idle, and of gRPC's thread that asks for its messages."""
+    threads = threading.active_count()
+    _until(lambda: not client._standing._streams._kept[_only(client)].idle)
+    _until(lambda: threading.active_count() < threads)
+
+
+def _paused(monkeypatch: pytest.MonkeyPatch, pause: threading.Event) -> None:
     """Let a server compute nothing until something happens."""
     from actserve_server.engine.run import Run
 
@@ -288,7 +322,6 @@ def _paused(monkeypatch: pytest.MonkeyPatch, pause: threading.Event) -> bool:
         yield from pieces(self, chunks)
 
     monkeypatch.setattr(Run, "pieces", wait)
-    return True
 
 
 def _until(condition: Any) -> None:

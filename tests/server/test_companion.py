@@ -148,3 +148,17 @@ def test_one_that_cannot_start_fails(tmp_path: Path) -> None:
 def test_it_ends_when_its_parent_is_gone(module: str) -> None:
     command = [sys.executable, "-c", companion._START, json.dumps(sys.path), module]
     assert subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=300).returncode == 0
+
+
+def test_it_ends_without_a_word_when_its_parent_is_killed_under_a_line(module: str) -> None:
+    command = [sys.executable, "-c", companion._START, json.dumps(sys.path), module]
+    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        assert process.stderr.read() == b""
+        assert process.wait(120) == 0

@@ -27,12 +27,12 @@ from actserve_server.activations.sparse_maps import (
     no_threshold,
     scaled_difference,
     slope_of,
-    sum_pair,
     uniform_threshold,
 )
 from actserve_server.activations.spec import AxisActivation, Parameter, ParameterGradient, Traits, kernel
 from actserve_server.elementary import exp_of_difference, fma, log1p
 from actserve_server.elementary.bits import bits_of, float_of
+from actserve_server.elementary.pairs import sum_pair
 from actserve_server.elementary.wide import (
     BIASED_ZERO,
     EXPONENT_MASK,

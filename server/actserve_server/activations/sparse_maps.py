@@ -14,6 +14,7 @@ import numpy as np
 
 from actserve_server.activations.spec import AxisActivation, Library, Traits, kernel
 from actserve_server.elementary import fma
+from actserve_server.elementary.pairs import sum_pair
 
 __all__ = [
     "ENTMAX15",
@@ -37,14 +38,6 @@ MEAN = 0
 
 NEWTON_STEPS = 100
 CLOSE = 2.0**-45
-
-
-@kernel
-def sum_pair(a: float, b: float) -> tuple[float, float]:
-    """a + b as a number and its rest (Knuth's two-sum)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
 
 
 @kernel

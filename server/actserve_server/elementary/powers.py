@@ -18,6 +18,7 @@ from actserve_server.elementary import fast
 from actserve_server.elementary.bits import bits_of, copysign, float_of, fma, polynomial
 from actserve_server.elementary.fast import fast_scaled_exp
 from actserve_server.elementary.narrow import narrow_exp, narrow_log
+from actserve_server.elementary.pairs import sum_pair
 from actserve_server.elementary.source import kernel
 from actserve_server.elementary.wide import LN2_HI, LN2_LO, SMALLEST_NORMAL, _log_parts, wide_scaled_exp
 
@@ -60,14 +61,6 @@ FAST_LN2_LO = fast.FAST_LN2_LO
 
 
 @kernel
-def _two_sum(a: float, b: float) -> tuple[float, float]:
-    """a + b as a number and its rest (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-@kernel
 def _halved(f: float) -> tuple[float, float, float]:
     """s = f/(2 + f) in two parts, and the rounded s^2."""
     whole = 2.0 + f
@@ -97,9 +90,9 @@ def _wide_log(a: float) -> tuple[float, float]:
     term, term_lo = _cube_third(s, s_lo, z, THIRD_HI, THIRD_LO)
     tail = s * (z * z) * polynomial(z, WIDE_LOG_TAIL)
     # n LN2_HI is exact.
-    large, rest = _two_sum(n * LN2_HI, 2.0 * s)
-    total, lost = _two_sum(large, 2.0 * term)
-    return _two_sum(total, lost + (rest + fma(n, LN2_LO, 2.0 * (s_lo + (term_lo + tail)))))
+    large, rest = sum_pair(n * LN2_HI, 2.0 * s)
+    total, lost = sum_pair(large, 2.0 * term)
+    return sum_pair(total, lost + (rest + fma(n, LN2_LO, 2.0 * (s_lo + (term_lo + tail)))))
 
 
 @kernel
@@ -114,9 +107,9 @@ def _fast_log(a: float) -> tuple[float, float]:
     tail = s * (z * z) * polynomial(z, FAST_LOG_TAIL)
     scaled = n * FAST_LN2_HI
     scaled_lo = fma(n, FAST_LN2_LO, fma(n, FAST_LN2_HI, -scaled))
-    large, rest = _two_sum(scaled, 2.0 * s)
-    total, lost = _two_sum(large, 2.0 * term)
-    return _two_sum(total, lost + (rest + (scaled_lo + 2.0 * (s_lo + (term_lo + tail)))))
+    large, rest = sum_pair(scaled, 2.0 * s)
+    total, lost = sum_pair(large, 2.0 * term)
+    return sum_pair(total, lost + (rest + (scaled_lo + 2.0 * (s_lo + (term_lo + tail)))))
 
 
 @kernel
@@ -158,7 +151,7 @@ def wide_lower_power(u: float, v: float) -> float:
 @kernel
 def _less_one(v: float) -> tuple[float, float]:
     """v - 1 as a number and its rest, which an infinity has not."""
-    less, rest = _two_sum(v, -1.0)
+    less, rest = sum_pair(v, -1.0)
     return less, rest if abs(v) < INFINITY else 0.0
 
 
