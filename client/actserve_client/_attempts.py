@@ -56,7 +56,8 @@ class Attempts:
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
     def succeeded(self) -> None:
-        """The answer is complete."""
+        """A call was answered: what is lost from here on is another matter."""
+        self._failed, self._lost = 0, None
         self._budget.earn()
 
     def pause_s(self, error: ServerUnavailable, *, begun: bool = False, gained: bool = False) -> float:

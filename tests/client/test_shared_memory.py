@@ -26,7 +26,6 @@ from actserve.v1 import compute_pb2, tensor_pb2
 from actserve_client import AsyncClient, Client, InvalidRequest, ServerUnavailable, _channel
 from actserve_client.errors import ActserveError
 from actserve_server.app import Server
-from actserve_server.config import Config
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,31 +36,6 @@ N = 3 * MIB // 4 + 5
 """Elements of float32: several pieces, the last one not whole."""
 
 MakeUnix = Callable[..., Server]
-
-
-@pytest.fixture
-def make_unix(tmp_path: Path, socket_folder: Path) -> Iterator[MakeUnix]:
-    """Servers on Unix sockets with settings of their own, or one again at the place of an earlier one."""
-    servers: list[Server] = []
-
-    def make(at: Server | None = None, **settings: Any) -> Server:
-        address = at.addresses[0] if at else f"unix:{socket_folder}/{tmp_path.name[-20:]}-{len(servers)}"
-        server = Server(Config(address=address, grace_s=1.0, **settings))
-        server.start()
-        servers.append(server)
-        return server
-
-    yield make
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def bytes_client(address: str) -> Iterator[Client]:
-    """A client that sends the bytes."""
-    with Client(address, timeout=300) as client:
-        client._regions.close()
-        yield client
 
 
 def filled(client: Client, array: Any) -> Any:
