@@ -344,7 +344,10 @@ class Supervisor:
         # Only who wants gauges pays for the start of the package that makes them.
         from actserve_server.metrics import Endpoint
 
-        return Endpoint(self._config.metrics_address, self._watched, self._states)
+        return Endpoint(self._config.metrics_address, self._watched, self._serving, self._states)
+
+    def _serving(self) -> bool:
+        return any(worker.ready for worker in self._workers)
 
     def _watched(self) -> list[Watched]:
         with self._asking:

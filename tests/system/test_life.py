@@ -63,6 +63,26 @@ def test_a_drain_finishes_what_runs_and_tells_the_watchers(make_server: Any) -> 
     assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
+def test_watchers_hold_up_no_drain(make_server: Any) -> None:
+    """They are told, and then their calls end, as do those of who watches again over the same connection."""
+    server = make_server(grace_s=300.0)
+    with grpc.insecure_channel(server.addresses[0]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", "unknown", "")]
+        gone = watches.pop()
+        told = [[next(watch).status] for watch in watches]
+        next(gone)
+        gone.cancel()
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        for watch, seen in zip(watches, told, strict=True):
+            seen += [answer.status for answer in watch]
+        stopper.join(120)
+        assert not stopper.is_alive()
+    answers = health_pb2.HealthCheckResponse
+    assert told == [[answers.SERVING, answers.NOT_SERVING], [answers.SERVICE_UNKNOWN]]
+
+
 def test_sigterm_ends_a_server_with_status_0() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "actserve_server", "serve", "--address", "127.0.0.1:0", "--log-format", "json"],
