@@ -614,13 +614,23 @@ class AsyncClient:
         return records.server_info(answer.server)
 
     async def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving."""
-        call = (await self._open()).pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving; see `Client.healthy`."""
+        lines = (await self._open()).each()
+        attempts = self._attempts(timeout)
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = await call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 

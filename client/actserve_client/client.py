@@ -735,13 +735,24 @@ class Client:
         return records.server_info(answer.server)
 
     def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving (grpc.health.v1)."""
-        call = self._pool.pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.RpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving (grpc.health.v1); of several addresses, whether one of them does."""
+        attempts = self._attempts(timeout)
+        lines = self._pool.each()
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            # A connection may break with one of several workers, while another would answer the next.
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.addresses = tuple(self._listen(address) for address in config.addresses)
+        # A port last: from then on the kernel gives connections to it, which are lost where something else can't be had.
+        ports_last = sorted(enumerate(config.addresses), key=lambda numbered: not numbered[1].startswith("unix:"))
+        listening = {number: self._listen(address) for number, address in ports_last}
+        self.addresses = tuple(listening[number] for number in range(len(listening)))
         self._metrics = self._endpoint(config.metrics_address)
         self.metrics_address = self._metrics.address if self._metrics else ""
         """Where the gauges are, with the port that was found; empty when there are none."""
