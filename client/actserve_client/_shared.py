@@ -233,7 +233,7 @@ def _room(job: Job[Any], regions: Regions, span: tuple[int, int], *, copied: boo
     loan = regions.lend(stop - begin)
     if loan is None:
         return None
-    # An array in it keeps all of it, for as long as the caller likes: not where there is to be room for the next call.
+    # A caller keeps what he is given for as long as he likes; a part, or what lies beside copies, is room for the next call instead.
     given = not copied and stop - begin == nbytes
     return Room(loan.bytes(), loan, _place(loan.spot, begin, stop - begin), given, begin)
 
