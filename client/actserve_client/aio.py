@@ -28,7 +28,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Pool
+from actserve_client._pool import Line, Pool
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import AsyncSending
@@ -82,6 +82,7 @@ class AsyncClient:
         self._metadata = _channel.metadata(token)
         self._server: LocalServer | None = None
         self._pool: Pool[grpc.aio.Channel] | None = None
+        self._regions_at: dict[str, Regions] = {}
         self._regions = Regions(None)
         self._standing = AsyncStanding()
         self._known: dict[str, records.Activation] = {}
@@ -103,7 +104,11 @@ class AsyncClient:
                     return grpc.aio.secure_channel(address, credentials, options)
 
                 self._pool = Pool(self._address, self._channels, open_channel)
-                self._regions = Regions(_channel.socket_path(self._address, self._tls))
+                places = self._pool.addresses
+                self._regions_at = {place: Regions(_channel.socket_path(place, self._tls)) for place in places}
+                # Where any of several may be called, the caller's arrays lie at none.
+                if len(places) == 1:
+                    self._regions = self._regions_at[places[0]]
             return self._pool
 
     async def close(self) -> None:
@@ -112,7 +117,8 @@ class AsyncClient:
         if self._pool is not None:
             for channel in self._pool.close():
                 await channel.close()
-        self._regions.close()
+        for regions in self._regions_at.values():
+            regions.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.close)
 
@@ -608,13 +614,23 @@ class AsyncClient:
         return records.server_info(answer.server)
 
     async def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving."""
-        call = (await self._open()).pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving; see `Client.healthy`."""
+        lines = (await self._open()).each()
+        attempts = self._attempts(timeout)
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = await call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -636,66 +652,81 @@ class AsyncClient:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len((await self._open()).addresses))
-        if count == 1 or not _shards.can_be_split(await self._find(question)):
-            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+        attempts = self._attempts(timeout)
+        known = None
+        if count > 1 or (_shared.goes_in_slices(inputs) and any(r.possible for r in self._regions_at.values())):
+            known = await self._find(question, attempts.seconds_left())
+            timeout = attempts.seconds_left()
+        if count == 1 or not _shards.can_be_split(known):
+            unit_bytes = _shards.unit_bytes(question, inputs, known)
+            job = _session.map_job(
+                question, inputs, out=out, progress=progress, on_summary=on_summary, unit_bytes=unit_bytes
+            )
             return await self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
         await asyncio.gather(*(self._run(job, timeout) for job in shards.jobs))
         return shards.answer()
 
-    async def _find(self, question: _session.Question) -> records.Activation | None:
+    async def _find(self, question: _session.Question, timeout: float | None = None) -> records.Activation | None:
         """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
         name = _shards.asked(question)
         if name not in self._known:
             try:
-                self._known[name] = await self.describe(name)
+                self._known[name] = await self.describe(name, timeout=timeout)
             except ActserveError:
                 return None
         return self._known[name]
 
     async def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""
+        pool = await self._open()
         attempts = self._attempts(timeout)
         assembly = job.assembly()
-        while True:
-            landmark = assembly.place.landmark
+        landmark = 0
+        while not assembly.complete:
             try:
-                answer = await self._run_once(job, assembly, attempts)
+                # All slices of a job at one address: it has their memory.
+                with pool.using() as line:
+                    while not assembly.complete:
+                        landmark = assembly.place.landmark
+                        await self._run_over(line, job, assembly, attempts)
+                        attempts.succeeded()
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
                 assembly = job.again(assembly, error)
                 await asyncio.sleep(pause_s)
-            else:
-                attempts.succeeded()
-                return answer
+        return job.answer(assembly)
 
-    async def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
-        pool = await self._open()
+    async def _run_over(
+        self, line: Line[grpc.aio.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts
+    ) -> None:
+        """Ask one server for what is lacking, or for the next slice of it."""
+        regions = self._regions_at[line.address]
         way: _shared.Way = contextlib.nullcontext(job)
-        if self._regions.possible and not job.unary:
+        if regions.possible and not job.unary:
             # In a thread, because new memory takes a while.
-            way = await asyncio.to_thread(_shared.way, job, self._regions)
+            way = await asyncio.to_thread(_shared.way, job, assembly, regions)
         try:
-            return await self._run_by(pool, way, job, assembly, attempts)
+            await self._run_by(way, line, job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return await self._run_by(pool, contextlib.nullcontext(job), job, assembly, attempts)
+            await self._run_by(contextlib.nullcontext(job), line, job, assembly, attempts)
 
     async def _run_by(
         self,
-        pool: Pool[grpc.aio.Channel],
         way: _shared.Way,
-        job: Job[T],
+        line: Line[grpc.aio.Channel],
+        job: Job[Any],
         assembly: Assembly,
         attempts: Attempts,
-    ) -> T:
-        with way as call_of, pool.using() as line:
+    ) -> None:
+        with way as call_of:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
                 if await self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
-                    return job.answer(assembly)
+                    return
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
@@ -704,7 +735,7 @@ class AsyncClient:
             with _ended(call):
                 async for raw in call:
                     if assembly.feed(raw):
-                        return job.answer(assembly)
+                        return
         raise _session.incomplete()
 
     async def _converse(

@@ -19,7 +19,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Pool
+from actserve_client._pool import Line, Pool
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import Sending
@@ -108,7 +108,10 @@ class Client:
 
         self._known: dict[str, records.Activation] = {}
         self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
-        self._regions = Regions(_channel.socket_path(address, tls))
+        places = self._pool.addresses
+        self._regions_at = {place: Regions(_channel.socket_path(place, tls)) for place in places}
+        # Where any of several may be called, the caller's arrays lie at none.
+        self._regions = self._regions_at[places[0]] if len(places) == 1 else Regions(None)
         self._standing = Standing()
 
     def close(self) -> None:
@@ -116,7 +119,8 @@ class Client:
         self._standing.close()
         for channel in self._pool.close():
             channel.close()
-        self._regions.close()
+        for regions in self._regions_at.values():
+            regions.close()
         if self._server is not None:
             self._server.close()
 
@@ -731,13 +735,24 @@ class Client:
         return records.server_info(answer.server)
 
     def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving (grpc.health.v1)."""
-        call = self._pool.pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.RpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving (grpc.health.v1); of several addresses, whether one of them does."""
+        attempts = self._attempts(timeout)
+        lines = self._pool.each()
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            # A connection may break with one of several workers, while another would answer the next.
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -759,8 +774,16 @@ class Client:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len(self._pool.addresses))
-        if count == 1 or not _shards.can_be_split(self._find(question)):
-            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+        attempts = self._attempts(timeout)
+        known = None
+        if count > 1 or (_shared.goes_in_slices(inputs) and any(r.possible for r in self._regions_at.values())):
+            known = self._find(question, attempts.seconds_left())
+            timeout = attempts.seconds_left()
+        if count == 1 or not _shards.can_be_split(known):
+            unit_bytes = _shards.unit_bytes(question, inputs, known)
+            job = _session.map_job(
+                question, inputs, out=out, progress=progress, on_summary=on_summary, unit_bytes=unit_bytes
+            )
             return self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
         with futures.ThreadPoolExecutor(count, thread_name_prefix="actserve-shard") as pool:
@@ -768,12 +791,12 @@ class Client:
                 done.result()
         return shards.answer()
 
-    def _find(self, question: _session.Question) -> records.Activation | None:
+    def _find(self, question: _session.Question, timeout: float | None = None) -> records.Activation | None:
         """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
         name = _shards.asked(question)
         if name not in self._known:
             try:
-                self._known[name] = self.describe(name)
+                self._known[name] = self.describe(name, timeout=timeout)
             except ActserveError:
                 return None
         return self._known[name]
@@ -782,33 +805,39 @@ class Client:
         """Compute a job, on several servers one after another where it must be."""
         attempts = self._attempts(timeout)
         assembly = job.assembly()
-        while True:
-            landmark = assembly.place.landmark
+        landmark = 0
+        while not assembly.complete:
             try:
-                answer = self._run_once(job, assembly, attempts)
+                # All slices of a job at one address: it has their memory.
+                with self._pool.using() as line:
+                    while not assembly.complete:
+                        landmark = assembly.place.landmark
+                        self._run_over(line, job, assembly, attempts)
+                        attempts.succeeded()
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
                 assembly = job.again(assembly, error)
                 time.sleep(pause_s)
-            else:
-                attempts.succeeded()
-                return answer
+        return job.answer(assembly)
 
-    def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
+    def _run_over(self, line: Line[grpc.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts) -> None:
+        """Ask one server for what is lacking, or for the next slice of it."""
         try:
-            return self._run_by(_shared.way(job, self._regions), job, assembly, attempts)
+            self._run_by(_shared.way(job, assembly, self._regions_at[line.address]), line, job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return self._run_by(contextlib.nullcontext(job), job, assembly, attempts)
+            self._run_by(contextlib.nullcontext(job), line, job, assembly, attempts)
 
-    def _run_by(self, way: _shared.Way, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
-        with way as call_of, self._pool.using() as line:
+    def _run_by(
+        self, way: _shared.Way, line: Line[grpc.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts
+    ) -> None:
+        with way as call_of:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
                 if self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
-                    return job.answer(assembly)
+                    return
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
@@ -818,7 +847,7 @@ class Client:
             with _ended(call):
                 for raw in call:
                     if assembly.feed(raw):
-                        return job.answer(assembly)
+                        return
         raise _session.incomplete()
 
     def _converse(

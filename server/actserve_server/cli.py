@@ -113,9 +113,17 @@ def _work(config: Config, worker: int, temporary: str) -> int:
     link = Link.of_worker()
     set_up_logging(config, worker=worker)
     stop = threading.Event()
+    replaced = threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        # By SIGHUP the supervisor says that the others serve on.
+        if number == signal.SIGHUP and not stop.is_set():
+            replaced.set()
+        stop.set()
+
     # However many signals come: a service manager may send its own to all processes beside the supervisor's.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
     orphaned = threading.Event()
 
     def follow() -> None:
@@ -134,7 +142,9 @@ def _work(config: Config, worker: int, temporary: str) -> int:
     threading.Thread(target=follow, daemon=True).start()
     server.prepare()
     stop.wait()
-    server.stop()
+    with contextlib.suppress(OSError):
+        link.send({"draining": True})
+    server.stop(others_serve=replaced.is_set())
     if temporary and orphaned.is_set():
         shutil.rmtree(temporary, ignore_errors=True)
     return 0

@@ -30,6 +30,9 @@ def test_health_and_reflection(address: str) -> None:
         for service in ("", "actserve.v1.ActivationService"):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError, match="no service is called 'other'") as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         services = ProtoReflectionDescriptorDatabase(channel).get_services()
         assert "actserve.v1.ActivationService" in services
 
@@ -61,6 +64,31 @@ def test_a_drain_finishes_what_runs_and_tells_the_watchers(make_server: Any) -> 
         with pytest.raises(ServerUnavailable):
             client.forward("relu", np.ones(2))
     assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
+
+
+def test_watchers_hold_up_no_drain(make_server: Any, address: str) -> None:
+    """They are told, and then their calls end, as do those of who watches again over the same connection."""
+    server = make_server(grace_s=300.0)
+    with grpc.insecure_channel(server.addresses[0]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", "unknown", "")]
+        gone = watches.pop()
+        told = [[next(watch).status] for watch in watches]
+        next(gone)
+        gone.cancel()
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        for watch, seen in zip(watches, told, strict=True):
+            seen += [answer.status for answer in watch]
+        stopper.join(120)
+        assert not stopper.is_alive()
+    answers = health_pb2.HealthCheckResponse
+    assert told == [[answers.SERVING, answers.NOT_SERVING], [answers.SERVICE_UNKNOWN]]
+    # Another server of the same process goes on.
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == answers.SERVING
+        watch.cancel()
 
 
 def test_sigterm_ends_a_server_with_status_0() -> None:
