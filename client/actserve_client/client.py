@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -20,6 +20,7 @@ from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Pool
+from actserve_client._pulling import Pulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import Sending
@@ -467,7 +468,7 @@ class Client:
             keywords=keywords,
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        return self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
+        return self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
 
     def map(
         self,
@@ -509,33 +510,35 @@ class Client:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(self._find(question)):
-
-            def frames() -> Iterator[Frame]:
-                yield from coder.encode_together(_tensors.paired(arrays, upstream))
-                yield from coder.end()
-
-            answers = self._answers(coder, frames(), timeout, on_summary)
-        else:
-            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
-        with contextlib.closing(answers) as results:
-            for result in results:
+        attempts = self._attempts(timeout)
+        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        with contextlib.ExitStack() as stack:
+            if not (
+                _tensors.may_go_together(question, arrays)
+                and _tensors.goes_by_elements(self._find(question, attempts.seconds_left()))
+            ):
+                answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
+            else:
+                if _tensors.all_there(arrays, upstream):
+                    batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
+                else:
+                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES)
+                    batches = stack.enter_context(contextlib.closing(pulling)).batches()
+                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+            for result in stack.enter_context(contextlib.closing(answers)):
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        blocks: Iterable[Any],
-        upstream: Iterable[Any] | None,
+        given: Generator[tuple[Any, ...], None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
-        def frames() -> Iterator[Frame]:
-            gradients = iter(upstream) if upstream is not None else None
-            for block in blocks:
-                yield from coder.encode(block) if gradients is None else coder.encode(block, _next_upstream(gradients))
-            if gradients is not None and next(gradients, None) is not None:
-                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+        def frames() -> Generator[Frame, None, None]:
+            with contextlib.closing(given):
+                for block in given:
+                    yield from coder.encode(*block)
             yield from coder.end()
 
         return self._answers(coder, frames(), timeout, on_summary)
@@ -543,7 +546,7 @@ class Client:
     def _answers(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
@@ -572,7 +575,7 @@ class Client:
             x = (array,)
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        def frames() -> Iterator[Frame]:
+        def frames() -> Generator[Frame, None, None]:
             for block in x:
                 yield from coder.encode(block)
             yield from coder.end()
@@ -759,7 +762,7 @@ class Client:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len(self._pool.addresses))
-        if count == 1 or not _shards.can_be_split(self._find(question)):
+        if count == 1 or not _shards.can_be_split(self._find(question, timeout)):
             job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
             return self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
@@ -768,12 +771,12 @@ class Client:
                 done.result()
         return shards.answer()
 
-    def _find(self, question: _session.Question) -> records.Activation | None:
+    def _find(self, question: _session.Question, timeout: float | None) -> records.Activation | None:
         """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
         name = _shards.asked(question)
         if name not in self._known:
             try:
-                self._known[name] = self.describe(name)
+                self._known[name] = self.describe(name, timeout=timeout)
             except ActserveError:
                 return None
         return self._known[name]
@@ -824,7 +827,7 @@ class Client:
     def _converse(
         self,
         coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
     ) -> Generator[Any, None, None]:
         """The results of a computation over an iterable, on several servers one after another where it must be.
@@ -832,34 +835,34 @@ class Client:
         What the iterable raises is raised here, after all responses.
         """
         attempts = self._attempts(timeout)
-        sending = Sending(frames, coder.window)
         course = Course()
-        while True:
-            landmark = coder.landmark
-            try:
-                with self._pool.using() as line:
-                    seconds = attempts.seconds_left()
-                    call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
-                    with _ended(call):
-                        for raw in call:
-                            yield from coder.decode(raw)
-            except ServerUnavailable as error:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
+        with contextlib.closing(Sending(frames, coder.window)) as sending:
+            while True:
+                landmark = coder.landmark
+                try:
+                    with self._pool.using() as line:
+                        seconds = attempts.seconds_left()
+                        call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
+                        with _ended(call):
+                            for raw in call:
+                                yield from coder.decode(raw)
+                except ServerUnavailable as error:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    gained = coder.landmark > landmark
+                    pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
+                    course = coder.resume(error)
+                    time.sleep(pause_s)
+                except ActserveError:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    raise
+                else:
                     break
-                gained = coder.landmark > landmark
-                pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
-                course = coder.resume(error)
-                time.sleep(pause_s)
-            except ActserveError:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
-                    break
-                raise
-            else:
-                break
         if sending.failure:
             raise sending.failure
         attempts.succeeded()
@@ -896,11 +899,41 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
+def _paired(blocks: Iterable[Any], upstream: Iterable[Any] | None) -> Generator[tuple[Any, ...], None, None]:
+    """Each block, with its gradient where there are some."""
+    gradients = iter(upstream) if upstream is not None else None
+    for block in blocks:
+        yield (block,) if gradients is None else (block, _next_upstream(gradients))
+    if gradients is not None and next(gradients, None) is not None:
+        raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+
+
 def _next_upstream(gradients: Iterator[Any]) -> Any:
     try:
         return next(gradients)
     except StopIteration:
         raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+
+
+def _closed_with(items: Iterable[T], *iterables: Any) -> Generator[T, None, None]:
+    """The items, made of iterables; those that are generators are closed with this one."""
+    with contextlib.ExitStack() as stack:
+        for iterable in iterables:
+            if isinstance(iterable, GeneratorType):
+                stack.enter_context(contextlib.closing(iterable))
+        yield from items
+
+
+def _each_kept(given: Generator[tuple[Any, ...], None, None]) -> Generator[_tensors.Inputs, None, None]:
+    with contextlib.closing(given):
+        for tensor in given:
+            yield _tensors.kept(tensor)
+
+
+def _encoded(coder: _tensors.Tensors, batches: Iterable[Iterable[_tensors.Inputs]]) -> Generator[Frame, None, None]:
+    for batch in batches:
+        yield from coder.encode_together(batch)
+    yield from coder.end()
 
 
 __all__ = ["Client"]

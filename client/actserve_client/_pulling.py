@@ -1,0 +1,232 @@
+"""Pulling from an iterable of the caller's while something else goes on, and giving what has come by then all at once.
+
+Whoever takes gets everything that there is, and never waits for more; whoever pulls stays a little ahead, and no further. It knows
+neither what the items are nor what is done with them, and no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from typing import Generic, TypeVar
+
+__all__ = ["AsyncPulling", "Pulling"]
+
+T = TypeVar("T")
+
+_QUICK_S = 1e-3
+"""An item that takes longer to come is taken before the next one is asked for.
+
+The next may take as long, and keep the interpreter, or the event loop, from who would take this one.
+"""
+
+
+class _Stock(Generic[T]):
+    """What was pulled and is not taken yet, and whether more may be pulled. It waits for nothing: that its users do."""
+
+    def __init__(self, cost: Callable[[T], int], most: int) -> None:
+        self._cost = cost
+        self._most = most
+        self._items: deque[tuple[T, int]] = deque()
+        self._total = 0
+        self._asked = False
+        self._at_once = False
+        self._held = False
+        self.ended = False
+        """Whether nothing more comes, or nobody wants it."""
+        self.failure: BaseException | None = None
+        """What the iterable raised."""
+
+    def add(self, item: T, seconds: float) -> None:
+        """An item has come, after so long."""
+        cost = self._cost(item)
+        self._items.append((item, cost))
+        self._total += cost
+        self._at_once = self._asked or seconds > _QUICK_S
+        self._held = cost >= self._most
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the next item may be asked for.
+
+        Not while somebody waits for the last one, and not while one is in use that fills the room by itself.
+        """
+        return self.ended or not (self._held or self._total >= self._most or (self._at_once and self._items))
+
+    def ask(self) -> None:
+        """Whoever takes is done with what was taken before, and waits."""
+        self._asked = True
+        # One that fills the room is the last that was pulled.
+        self._held = self._held and bool(self._items)
+
+    @property
+    def has_some(self) -> bool:
+        """Whether there is something to take, or nothing to wait for."""
+        return bool(self._items) or self.ended
+
+    def take(self) -> list[T]:
+        """What there is, as much as there is room for; nothing at the end."""
+        self._asked = False
+        taken: list[T] = []
+        size = 0
+        while self._items and (not taken or size + self._items[0][1] <= self._most):
+            item, cost = self._items.popleft()
+            taken.append(item)
+            size += cost
+        self._total -= size
+        return taken
+
+    def end(self, failure: BaseException | None) -> None:
+        """Nothing more comes."""
+        if not self.ended:
+            self.ended, self.failure = True, failure
+
+    def give_up(self) -> None:
+        """Nobody wants anything any more."""
+        self.ended = True
+        self._items.clear()
+
+
+class Pulling(Generic[T]):
+    """What a generator yields, pulled in a thread of its own.
+
+    >>> list(Pulling((letter for letter in "abc"), len, 1).batches())
+    [['a'], ['b'], ['c']]
+
+    `cost` says how much room an item takes, and `most` how much there is: what was pulled and not taken is less than that and one item.
+    One that takes all of it is the only one until whoever took it comes back, and so need not be copied.
+    """
+
+    def __init__(self, items: Generator[T, None, None], cost: Callable[[T], int], most: int) -> None:
+        self._items = items
+        self._stock = _Stock(cost, most)
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._waits = False
+        """Whether the thread is not in the generator, and does what it is told."""
+
+    def batches(self) -> Iterator[list[T]]:
+        """All that has come since the last time, as soon as there is something. One thread at a time may ask.
+
+        What the generator raises is raised here, after what came before.
+        """
+        stock = self._stock
+        with self._changed:
+            if self._thread is None and not stock.ended:
+                self._thread = threading.Thread(target=self._pull, name="actserve-pull", daemon=True)
+                self._thread.start()
+        while True:
+            with self._changed:
+                stock.ask()
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: stock.has_some)
+                batch = stock.take()
+                self._changed.notify_all()
+            if not batch:
+                break
+            yield batch
+        if stock.failure is not None:
+            raise stock.failure
+
+    def _pull(self) -> None:
+        failure: BaseException | None = None
+        try:
+            with contextlib.closing(self._items) as items:
+                begin = time.monotonic()
+                for item in items:
+                    if not self._put(item, time.monotonic() - begin):
+                        break
+                    begin = time.monotonic()
+        except BaseException as error:  # noqa: BLE001  # the caller's iterable may raise anything; whoever takes raises it
+            failure = error
+        with self._changed:
+            self._stock.end(failure)
+            self._changed.notify_all()
+
+    def _put(self, item: T, seconds: float) -> bool:
+        """Whether to go on."""
+        with self._changed:
+            self._stock.add(item, seconds)
+            self._waits = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._stock.has_room)
+            self._waits = self._stock.ended
+            return not self._stock.ended
+
+    def close(self) -> None:
+        """Pull no more, and close the generator: at once, or where it is in the middle of something, after that."""
+        with self._changed:
+            self._stock.give_up()
+            self._changed.notify_all()
+            thread = self._thread if self._waits else None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+
+class AsyncPulling(Generic[T]):
+    """The same of an async generator, in a task of its own."""
+
+    def __init__(self, items: AsyncGenerator[T, None], cost: Callable[[T], int], most: int) -> None:
+        self._items = items
+        self._stock = _Stock(cost, most)
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def batches(self) -> AsyncIterator[list[T]]:
+        """All that has come since the last time, as soon as there is something."""
+        stock = self._stock
+        if self._task is None and not stock.ended:
+            self._task = asyncio.ensure_future(self._pull())
+        while True:
+            stock.ask()
+            self._tell()
+            await self._until(lambda: stock.has_some)
+            batch = stock.take()
+            self._tell()
+            if not batch:
+                break
+            yield batch
+        if stock.failure is not None:
+            raise stock.failure
+
+    def _tell(self) -> None:
+        """Have whoever waits look again."""
+        self._changed.set()
+        self._changed.clear()
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self._changed.wait()
+
+    async def _pull(self) -> None:
+        stock = self._stock
+        failure: BaseException | None = None
+        try:
+            async with contextlib.aclosing(self._items) as items:
+                begin = time.monotonic()
+                async for item in items:
+                    stock.add(item, time.monotonic() - begin)
+                    self._tell()
+                    if stock.has_room:
+                        # A generator that never waits would not let anything be sent.
+                        await asyncio.sleep(0)
+                    await self._until(lambda: stock.has_room)
+                    if stock.ended:
+                        break
+                    begin = time.monotonic()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # as above; and whoever takes is to be cancelled too
+            failure = error
+        finally:
+            stock.end(failure)
+            self._tell()
+
+    async def aclose(self) -> None:
+        """Pull no more, give up what is waited for, and close the generator."""
+        self._stock.give_up()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
