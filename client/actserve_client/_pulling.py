@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
 __all__ = ["AsyncPulling", "Pulling"]
@@ -24,15 +24,22 @@ _QUICK_S = 1e-3
 The next may take as long, and keep the interpreter, or the event loop, from who would take this one.
 """
 
+_TURN_S = 1e-4
+"""How long a generator that never waits may keep the event loop from sending what has come."""
+
 
 class _Stock(Generic[T]):
     """What was pulled and is not taken yet, and whether more may be pulled. It waits for nothing: that its users do."""
 
-    def __init__(self, cost: Callable[[T], int], most: int) -> None:
+    def __init__(self, cost: Callable[[T], int], most: int, ahead: int) -> None:
         self._cost = cost
         self._most = most
+        self._most_ahead = ahead
         self._items: deque[tuple[T, int]] = deque()
         self._total = 0
+        self._costs: deque[int] = deque()
+        self._ahead = 0
+        self._far = False
         self._asked = False
         self._at_once = False
         self._held = False
@@ -48,14 +55,27 @@ class _Stock(Generic[T]):
         self._total += cost
         self._at_once = self._asked or seconds > _QUICK_S
         self._held = cost >= self._most
+        self._costs.append(min(cost, self._most))
+        self._ahead += self._costs[-1]
+        self._far = self._ahead >= self._most_ahead
+
+    def done(self) -> bool:
+        """The result of the oldest is there; says whether that ends a wait."""
+        self._ahead -= self._costs.popleft()
+        # Later than it might, so that several can be pulled then.
+        if not self._far or self._ahead > self._most_ahead - self._most:
+            return False
+        self._far = False
+        return True
 
     @property
     def has_room(self) -> bool:
         """Whether the next item may be asked for.
 
-        Not while somebody waits for the last one, and not while one is in use that fills the room by itself.
+        Not while somebody waits for the last one, not while one is in use that fills the room by itself, and not too far ahead.
         """
-        return self.ended or not (self._held or self._total >= self._most or (self._at_once and self._items))
+        full = bool(self._items) and (self._at_once or self._total >= self._most)
+        return self.ended or not (full or self._held or self._far)
 
     def ask(self) -> None:
         """Whoever takes is done with what was taken before, and waits."""
@@ -82,8 +102,7 @@ class _Stock(Generic[T]):
 
     def end(self, failure: BaseException | None) -> None:
         """Nothing more comes."""
-        if not self.ended:
-            self.ended, self.failure = True, failure
+        self.ended, self.failure = True, failure
 
     def give_up(self) -> None:
         """Nobody wants anything any more."""
@@ -94,16 +113,17 @@ class _Stock(Generic[T]):
 class Pulling(Generic[T]):
     """What a generator yields, pulled in a thread of its own.
 
-    >>> list(Pulling((letter for letter in "abc"), len, 1).batches())
+    >>> list(Pulling((letter for letter in "abc"), len, 1, 4).batches())
     [['a'], ['b'], ['c']]
 
     `cost` says how much room an item takes, and `most` how much there is: what was pulled and not taken is less than that and one item.
-    One that takes all of it is the only one until whoever took it comes back, and so need not be copied.
+    One that takes all of it is the only one until whoever took it comes back, and so need not be copied. `ahead`, no less than `most`, is how
+    much is pulled at most and not `done`, an item counting as `most` at most.
     """
 
-    def __init__(self, items: Generator[T, None, None], cost: Callable[[T], int], most: int) -> None:
+    def __init__(self, items: Generator[T, None, None], cost: Callable[[T], int], most: int, ahead: int) -> None:
         self._items = items
-        self._stock = _Stock(cost, most)
+        self._stock = _Stock(cost, most, ahead)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._waits = False
@@ -135,17 +155,20 @@ class Pulling(Generic[T]):
     def _pull(self) -> None:
         failure: BaseException | None = None
         try:
-            with contextlib.closing(self._items) as items:
+            begin = time.monotonic()
+            for item in self._items:
+                if not self._put(item, time.monotonic() - begin):
+                    break
                 begin = time.monotonic()
-                for item in items:
-                    if not self._put(item, time.monotonic() - begin):
-                        break
-                    begin = time.monotonic()
         except BaseException as error:  # noqa: BLE001  # the caller's iterable may raise anything; whoever takes raises it
             failure = error
-        with self._changed:
-            self._stock.end(failure)
-            self._changed.notify_all()
+        try:
+            # What this raises is told as anything that a thread ends with: whoever took may be gone.
+            self._items.close()
+        finally:
+            with self._changed:
+                self._stock.end(failure)
+                self._changed.notify_all()
 
     def _put(self, item: T, seconds: float) -> bool:
         """Whether to go on."""
@@ -157,26 +180,32 @@ class Pulling(Generic[T]):
             self._waits = self._stock.ended
             return not self._stock.ended
 
+    def done(self) -> None:
+        """The result of the oldest item that is not done is there."""
+        with self._changed:
+            if self._stock.done():
+                self._changed.notify_all()
+
     def close(self) -> None:
         """Pull no more, and close the generator: at once, or where it is in the middle of something, after that."""
         with self._changed:
             self._stock.give_up()
             self._changed.notify_all()
             thread = self._thread if self._waits else None
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join()
 
 
 class AsyncPulling(Generic[T]):
     """The same of an async generator, in a task of its own."""
 
-    def __init__(self, items: AsyncGenerator[T, None], cost: Callable[[T], int], most: int) -> None:
+    def __init__(self, items: AsyncGenerator[T, None], cost: Callable[[T], int], most: int, ahead: int) -> None:
         self._items = items
-        self._stock = _Stock(cost, most)
+        self._stock = _Stock(cost, most, ahead)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def batches(self) -> AsyncIterator[list[T]]:
+    async def batches(self) -> AsyncGenerator[list[T], None]:
         """All that has come since the last time, as soon as there is something."""
         stock = self._stock
         if self._task is None and not stock.ended:
@@ -207,14 +236,17 @@ class AsyncPulling(Generic[T]):
         failure: BaseException | None = None
         try:
             async with contextlib.aclosing(self._items) as items:
-                begin = time.monotonic()
+                begin = turn = time.monotonic()
                 async for item in items:
-                    stock.add(item, time.monotonic() - begin)
+                    now = time.monotonic()
+                    stock.add(item, now - begin)
                     self._tell()
-                    if stock.has_room:
-                        # A generator that never waits would not let anything be sent.
+                    if not stock.has_room:
+                        await self._until(lambda: stock.has_room)
+                        turn = time.monotonic()
+                    elif now - turn > _TURN_S:
                         await asyncio.sleep(0)
-                    await self._until(lambda: stock.has_room)
+                        turn = time.monotonic()
                     if stock.ended:
                         break
                     begin = time.monotonic()
@@ -224,9 +256,17 @@ class AsyncPulling(Generic[T]):
             stock.end(failure)
             self._tell()
 
+    def done(self) -> None:
+        """The result of the oldest item that is not done is there."""
+        if self._stock.done():
+            self._tell()
+
     async def aclose(self) -> None:
         """Pull no more, give up what is waited for, and close the generator."""
         self._stock.give_up()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is None or self._task.done():
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        if isinstance(self._stock.failure, Exception):
+            raise self._stock.failure

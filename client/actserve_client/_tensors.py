@@ -34,12 +34,15 @@ from actserve_client.errors import ActserveError, InvalidRequest, ServerError, S
 PACK_BYTES = 64 << 10
 """How many bytes of tensors go together at most; benchmarks/README.md shows where it comes from."""
 
+AHEAD_BYTES = 8 << 20
+"""How many bytes of small tensors are read ahead of the results at most: as much as gRPC takes of larger ones by itself."""
+
 LEAST_PACKED = 2
 """How many go together at least."""
 
 
 _LEAST_COST = 64
-"""What a tensor counts at least, as what is kept of it is no smaller: so many that are empty are not endlessly many."""
+"""What a tensor counts at least, as what is kept of it is no smaller; so there is an end of empty ones too."""
 
 Inputs = tuple[Array, ...] | InvalidRequest
 """A tensor, and perhaps its upstream gradient, or why it can't be sent."""
@@ -297,6 +300,7 @@ def raised(result: Any, *, return_exceptions: bool) -> Any:
 
 
 __all__ = [
+    "AHEAD_BYTES",
     "PACK_BYTES",
     "Inputs",
     "Tensors",

@@ -399,7 +399,10 @@ class AsyncClient:
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> AsyncIterator[Any]:
-        """One result for each array, in order, over one stream; see `Client.map`."""
+        """One result for each array, in order, over one stream; see `Client.map`.
+
+        The iterables are read in a task of its own. One that is not async keeps the event loop while it makes an array.
+        """
         how = _session.How(
             axis=axis,
             accuracy=accuracy,
@@ -412,6 +415,7 @@ class AsyncClient:
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
         given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
         async with contextlib.AsyncExitStack() as stack:
             if not (
                 _tensors.may_go_together(question, arrays)
@@ -420,12 +424,14 @@ class AsyncClient:
                 answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
             else:
                 if _tensors.all_there(arrays, upstream):
-                    batches: Blocks = (_tensors.all_checked(arrays, upstream),)
+                    batches = _each((_tensors.all_checked(arrays, upstream),))
                 else:
-                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES)
+                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES, _tensors.AHEAD_BYTES)
                     batches = (await stack.enter_async_context(contextlib.aclosing(pulling))).batches()
                 answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
             async for result in await stack.enter_async_context(contextlib.aclosing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
@@ -828,10 +834,13 @@ async def _each_kept(given: AsyncGenerator[tuple[Any, ...], None]) -> AsyncGener
             yield _tensors.kept(tensor)
 
 
-async def _encoded(coder: _tensors.Tensors, batches: Blocks) -> AsyncGenerator[Frame, None]:
-    async for batch in _each(batches):
-        for frame in coder.encode_together(batch):
-            yield frame
+async def _encoded(
+    coder: _tensors.Tensors, batches: AsyncGenerator[Iterable[_tensors.Inputs], None]
+) -> AsyncGenerator[Frame, None]:
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            for frame in coder.encode_together(batch):
+                yield frame
     for frame in coder.end():
         yield frame
 

@@ -494,11 +494,17 @@ class Client:
         [array([0., 2.]), array(3., dtype=float32)]
 
         Each array is a tensor by itself, of any type and shape, along any axis; that is what sets it apart from `stream`, whose
-        blocks are parts of one. An array of up to 1 MiB takes one message each way; small ones of a list or
-        tuple share messages where the activation works element by element. `mode` is "forward" or "derivative", `upstream`
-        gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
-        in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
-        from a thread of their own.
+        blocks are parts of one. An array of up to 1 MiB takes one message each way. Where the activation works element by element, small
+        ones share messages: of a list or tuple 64 KiB of them, of any other iterable what it has given while earlier ones are on their
+        way. None ever waits for the next, which may depend on its result.
+
+        `mode` is "forward" or "derivative", `upstream` gives a gradient for each array. A mistake in one array leaves the others
+        alone: with `return_exceptions` its error stands in the place of its result, without it is raised when its turn comes, and
+        ends the iteration.
+
+        The iterables are read in a thread of their own, up to about 8 MiB ahead of the results; an array's memory may be
+        used again when the next one is asked for. What they raise is raised here, after the results of the arrays before. Leaving
+        early, by `break` or `close()`, closes those that are generators: at once, or when what they are waiting for has come.
         """
         how = _session.How(
             axis=axis,
@@ -512,6 +518,7 @@ class Client:
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
         given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
         with contextlib.ExitStack() as stack:
             if not (
                 _tensors.may_go_together(question, arrays)
@@ -522,10 +529,12 @@ class Client:
                 if _tensors.all_there(arrays, upstream):
                     batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
                 else:
-                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES)
+                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES, _tensors.AHEAD_BYTES)
                     batches = stack.enter_context(contextlib.closing(pulling)).batches()
                 answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
             for result in stack.enter_context(contextlib.closing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
