@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["AsyncPulling", "Pulling"]
+__all__ = ["AsyncPulling", "Pulling", "Room"]
 
 T = TypeVar("T")
 
@@ -28,13 +29,24 @@ _TURN_S = 1e-4
 """How long a generator that never waits may keep the event loop from sending what has come."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Room:
+    """How much there is room for, in whatever items cost."""
+
+    together: int
+    """What is taken at once at most, but for one item; and what was pulled and not taken is less than that and one item."""
+    alone: int
+    """From which cost on nothing is pulled behind an item until whoever took it comes back, so that it need not be copied."""
+    ahead: int
+    """What is pulled at most and not done, an item counting as no more than `together`, which this is no less than."""
+
+
 class _Stock(Generic[T]):
     """What was pulled and is not taken yet, and whether more may be pulled. It waits for nothing: that its users do."""
 
-    def __init__(self, cost: Callable[[T], int], most: int, ahead: int) -> None:
+    def __init__(self, cost: Callable[[T], int], room: Room) -> None:
         self._cost = cost
-        self._most = most
-        self._most_ahead = ahead
+        self._room = room
         self._items: deque[tuple[T, int]] = deque()
         self._total = 0
         self._costs: deque[int] = deque()
@@ -54,16 +66,16 @@ class _Stock(Generic[T]):
         self._items.append((item, cost))
         self._total += cost
         self._at_once = self._asked or seconds > _QUICK_S
-        self._held = cost >= self._most
-        self._costs.append(min(cost, self._most))
+        self._held = cost >= self._room.alone
+        self._costs.append(min(cost, self._room.together))
         self._ahead += self._costs[-1]
-        self._far = self._ahead >= self._most_ahead
+        self._far = self._ahead >= self._room.ahead
 
     def done(self) -> bool:
         """The result of the oldest is there; says whether that ends a wait."""
         self._ahead -= self._costs.popleft()
         # Later than it might, so that several can be pulled then.
-        if not self._far or self._ahead > self._most_ahead - self._most:
+        if not self._far or self._ahead > self._room.ahead - self._room.together:
             return False
         self._far = False
         return True
@@ -72,15 +84,15 @@ class _Stock(Generic[T]):
     def has_room(self) -> bool:
         """Whether the next item may be asked for.
 
-        Not while somebody waits for the last one, not while one is in use that fills the room by itself, and not too far ahead.
+        Not while somebody waits for the last one, not while one is in use that was not copied, and not too far ahead.
         """
-        full = bool(self._items) and (self._at_once or self._total >= self._most)
+        full = bool(self._items) and (self._at_once or self._total >= self._room.together)
         return self.ended or not (full or self._held or self._far)
 
     def ask(self) -> None:
         """Whoever takes is done with what was taken before, and waits."""
         self._asked = True
-        # One that fills the room is the last that was pulled.
+        # The one that is held is the last that was pulled.
         self._held = self._held and bool(self._items)
 
     @property
@@ -93,7 +105,7 @@ class _Stock(Generic[T]):
         self._asked = False
         taken: list[T] = []
         size = 0
-        while self._items and (not taken or size + self._items[0][1] <= self._most):
+        while self._items and (not taken or size + self._items[0][1] <= self._room.together):
             item, cost = self._items.popleft()
             taken.append(item)
             size += cost
@@ -113,17 +125,15 @@ class _Stock(Generic[T]):
 class Pulling(Generic[T]):
     """What a generator yields, pulled in a thread of its own.
 
-    >>> list(Pulling((letter for letter in "abc"), len, 1, 4).batches())
+    >>> list(Pulling((letter for letter in "abc"), len, Room(together=1, alone=9, ahead=4)).batches())
     [['a'], ['b'], ['c']]
 
-    `cost` says how much room an item takes, and `most` how much there is: what was pulled and not taken is less than that and one item.
-    One that takes all of it is the only one until whoever took it comes back, and so need not be copied. `ahead`, no less than `most`, is how
-    much is pulled at most and not `done`, an item counting as `most` at most.
+    `cost` says how much room an item takes.
     """
 
-    def __init__(self, items: Generator[T, None, None], cost: Callable[[T], int], most: int, ahead: int) -> None:
+    def __init__(self, items: Generator[T, None, None], cost: Callable[[T], int], room: Room) -> None:
         self._items = items
-        self._stock = _Stock(cost, most, ahead)
+        self._stock = _Stock(cost, room)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._waits = False
@@ -199,9 +209,9 @@ class Pulling(Generic[T]):
 class AsyncPulling(Generic[T]):
     """The same of an async generator, in a task of its own."""
 
-    def __init__(self, items: AsyncGenerator[T, None], cost: Callable[[T], int], most: int, ahead: int) -> None:
+    def __init__(self, items: AsyncGenerator[T, None], cost: Callable[[T], int], room: Room) -> None:
         self._items = items
-        self._stock = _Stock(cost, most, ahead)
+        self._stock = _Stock(cost, room)
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -17,6 +17,7 @@ from actserve import wire
 from actserve.v1 import compute_pb2
 
 from actserve_client import records
+from actserve_client._pulling import Room
 from actserve_client._resume import Course, Frame, Window, chunk_message, course
 from actserve_client._session import (
     KEPT_BYTES,
@@ -33,6 +34,9 @@ from actserve_client.errors import ActserveError, InvalidRequest, ServerError, S
 
 PACK_BYTES = 64 << 10
 """How many bytes of tensors go together at most; benchmarks/README.md shows where it comes from."""
+
+COPIED_BYTES = 256 << 10
+"""Below this many bytes a tensor of an iterable is copied, so that the next one can be pulled while it is on its way."""
 
 AHEAD_BYTES = 8 << 20
 """How many bytes of small tensors are read ahead of the results at most: as much as gRPC takes of larger ones by itself."""
@@ -87,9 +91,9 @@ def all_checked(arrays: Any, upstream: Any) -> Iterator[Inputs]:
 
 
 def kept(given: tuple[Any, ...]) -> Inputs:
-    """A tensor that can be sent, whose memory the caller may use again; but one as large as a pack must be sent before."""
+    """A tensor that can be sent, whose memory the caller may use again; but a large one must be sent before."""
     inputs = checked(given)
-    if isinstance(inputs, InvalidRequest) or cost(inputs) >= PACK_BYTES:
+    if isinstance(inputs, InvalidRequest) or cost(inputs) >= COPIED_BYTES:
         return inputs
     return tuple(array.copy() for array in inputs)
 
@@ -98,6 +102,11 @@ def cost(inputs: Inputs) -> int:
     """How much of a pack a tensor takes."""
     nbytes = 0 if isinstance(inputs, InvalidRequest) else sum(array.nbytes for array in inputs)
     return max(nbytes, _LEAST_COST)
+
+
+def room() -> Room:
+    """How much of an iterable is pulled at a time."""
+    return Room(together=PACK_BYTES, alone=COPIED_BYTES, ahead=AHEAD_BYTES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -300,7 +309,6 @@ def raised(result: Any, *, return_exceptions: bool) -> Any:
 
 
 __all__ = [
-    "AHEAD_BYTES",
     "PACK_BYTES",
     "Inputs",
     "Tensors",
@@ -312,4 +320,5 @@ __all__ = [
     "kept",
     "may_go_together",
     "raised",
+    "room",
 ]

@@ -426,7 +426,7 @@ class AsyncClient:
                 if _tensors.all_there(arrays, upstream):
                     batches = _each((_tensors.all_checked(arrays, upstream),))
                 else:
-                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES, _tensors.AHEAD_BYTES)
+                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.room())
                     batches = (await stack.enter_async_context(contextlib.aclosing(pulling))).batches()
                 answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
             async for result in await stack.enter_async_context(contextlib.aclosing(answers)):

@@ -529,7 +529,7 @@ class Client:
                 if _tensors.all_there(arrays, upstream):
                     batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
                 else:
-                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.PACK_BYTES, _tensors.AHEAD_BYTES)
+                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.room())
                     batches = stack.enter_context(contextlib.closing(pulling)).batches()
                 answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
             for result in stack.enter_context(contextlib.closing(answers)):
