@@ -44,7 +44,6 @@ AHEAD_BYTES = 8 << 20
 LEAST_PACKED = 2
 """How many go together at least."""
 
-
 _LEAST_COST = 64
 """What a tensor counts at least, as what is kept of it is no smaller; so there is an end of empty ones too."""
 
@@ -280,7 +279,7 @@ class Tensors:
 
     def finish(self) -> Iterator[ActserveError]:
         """What is left when all responses have come. Raises ServerError when a result is missing."""
-        for owed in self._owed:
+        for owed in tuple(self._owed):
             if isinstance(owed, InvalidRequest):
                 yield owed
             elif owed.shapes != ():

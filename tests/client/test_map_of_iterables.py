@@ -193,10 +193,10 @@ def test_others_go_alone(client: Client, batches: list[int], name: str, options:
     assert batches == []
 
 
-@pytest.mark.parametrize("name", ["relu", "softmax"])
+@pytest.mark.parametrize("name", ["relu", "softmax", "glu"])
 def test_an_error_comes_though_nothing_else_does(client: Client, name: str) -> None:
     """The iterable waits for the error before it goes on, so that no answer of the server's could bring it along."""
-    x = np.ones(3)
+    x = np.ones(4)
     arrays = [WRONG, x, WRONG, WRONG, [[1.0], [1.0, 2.0]], x]
     came = threading.Semaphore(0)
 
