@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from types import TracebackType
+from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -29,6 +29,7 @@ from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Line, Pool
+from actserve_client._pulling import AsyncPulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import AsyncSending
@@ -381,7 +382,7 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
-            self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
+            self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
         ) as results:
             async for block in results:
                 yield block
@@ -404,7 +405,10 @@ class AsyncClient:
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> AsyncIterator[Any]:
-        """One result for each array, in order, over one stream; see `Client.map`."""
+        """One result for each array, in order, over one stream; see `Client.map`.
+
+        The iterables are read in a task of its own. One that is not async keeps the event loop while it makes an array.
+        """
         how = _session.How(
             axis=axis,
             accuracy=accuracy,
@@ -415,44 +419,39 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(
-            await self._find(question)
-        ):
-
-            async def frames() -> AsyncIterator[Frame]:
-                for frame in coder.encode_together(_tensors.paired(arrays, upstream)):
-                    yield frame
-                for frame in coder.end():
-                    yield frame
-
-            answers = self._answers(coder, frames(), timeout, on_summary)
-        else:
-            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
-        async with contextlib.aclosing(answers) as results:
-            async for result in results:
+        attempts = self._attempts(timeout)
+        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
+        async with contextlib.AsyncExitStack() as stack:
+            if not (
+                _tensors.may_go_together(question, arrays)
+                and _tensors.goes_by_elements(await self._find(question, attempts.seconds_left()))
+            ):
+                answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
+            else:
+                if _tensors.all_there(arrays, upstream):
+                    batches = _each((_tensors.all_checked(arrays, upstream),))
+                else:
+                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    batches = (await stack.enter_async_context(contextlib.aclosing(pulling))).batches()
+                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+            async for result in await stack.enter_async_context(contextlib.aclosing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        blocks: Blocks,
-        upstream: Blocks | None,
+        given: AsyncGenerator[tuple[Any, ...], None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
-        async def frames() -> AsyncIterator[Frame]:
-            gradients = _each(upstream) if upstream is not None else None
-            async for block in _each(blocks):
-                given = [block]
-                if gradients is not None:
-                    try:
-                        given.append(await anext(gradients))
-                    except StopAsyncIteration:
-                        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-                for frame in coder.encode(*given):
-                    yield frame
-            if gradients is not None and await anext(gradients, None) is not None:
-                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+        async def frames() -> AsyncGenerator[Frame, None]:
+            async with contextlib.aclosing(given):
+                async for block in given:
+                    for frame in coder.encode(*block):
+                        yield frame
             for frame in coder.end():
                 yield frame
 
@@ -461,7 +460,7 @@ class AsyncClient:
     async def _answers(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        frames: AsyncIterator[Frame],
+        frames: AsyncGenerator[Frame, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
@@ -493,7 +492,7 @@ class AsyncClient:
             x = (array,)
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        async def frames() -> AsyncIterator[Frame]:
+        async def frames() -> AsyncGenerator[Frame, None]:
             async for block in _each(x):
                 for frame in coder.encode(block):
                     yield frame
@@ -741,7 +740,7 @@ class AsyncClient:
     async def _converse(
         self,
         coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
-        frames: AsyncIterator[Frame],
+        frames: AsyncGenerator[Frame, None],
         timeout: float | None,
     ) -> AsyncGenerator[Any, None]:
         """The results of a computation over an iterable, on several servers one after another where it must be.
@@ -819,7 +818,7 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
-async def _each(items: Blocks) -> AsyncIterator[Any]:
+async def _each(items: Blocks) -> AsyncGenerator[Any, None]:
     """The items of an iterable of either kind."""
     if isinstance(items, AsyncIterable):
         async for item in items:
@@ -827,6 +826,54 @@ async def _each(items: Blocks) -> AsyncIterator[Any]:
     else:
         for item in items:
             yield item
+
+
+async def _paired(blocks: Blocks, upstream: Blocks | None) -> AsyncGenerator[tuple[Any, ...], None]:
+    """Each block, with its gradient where there are some."""
+    async with (
+        contextlib.aclosing(_each(blocks)) as each,
+        contextlib.aclosing(_each(() if upstream is None else upstream)) as gradients,
+    ):
+        async for block in each:
+            if upstream is None:
+                yield (block,)
+                continue
+            try:
+                gradient = await anext(gradients)
+            except StopAsyncIteration:
+                raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+            yield block, gradient
+        if await anext(gradients, None) is not None:
+            raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+
+
+async def _closed_with(items: AsyncGenerator[T, None], *iterables: Any) -> AsyncGenerator[T, None]:
+    """The items, made of iterables; those that are generators are closed with this one."""
+    async with contextlib.AsyncExitStack() as stack:
+        for iterable in iterables:
+            if isinstance(iterable, AsyncGeneratorType):
+                await stack.enter_async_context(contextlib.aclosing(iterable))
+            elif isinstance(iterable, GeneratorType):
+                stack.enter_context(contextlib.closing(iterable))
+        async for item in await stack.enter_async_context(contextlib.aclosing(items)):
+            yield item
+
+
+async def _each_kept(given: AsyncGenerator[tuple[Any, ...], None]) -> AsyncGenerator[_tensors.Inputs, None]:
+    async with contextlib.aclosing(given):
+        async for tensor in given:
+            yield _tensors.kept(tensor)
+
+
+async def _encoded(
+    coder: _tensors.Tensors, batches: AsyncGenerator[Iterable[_tensors.Inputs], None]
+) -> AsyncGenerator[Frame, None]:
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            for frame in coder.encode_together(batch):
+                yield frame
+    for frame in coder.end():
+        yield frame
 
 
 __all__ = ["AsyncClient"]

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -20,6 +20,7 @@ from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Line, Pool
+from actserve_client._pulling import Pulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import Sending
@@ -471,7 +472,7 @@ class Client:
             keywords=keywords,
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        return self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
+        return self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
 
     def map(
         self,
@@ -497,11 +498,17 @@ class Client:
         [array([0., 2.]), array(3., dtype=float32)]
 
         Each array is a tensor by itself, of any type and shape, along any axis; that is what sets it apart from `stream`, whose
-        blocks are parts of one. An array of up to 1 MiB takes one message each way; small ones of a list or
-        tuple share messages where the activation works element by element. `mode` is "forward" or "derivative", `upstream`
-        gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
-        in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
-        from a thread of their own.
+        blocks are parts of one. An array of up to 1 MiB takes one message each way. Where the activation works element by element, small
+        ones share messages: of a list or tuple 64 KiB of them, of any other iterable what it has given while earlier ones are on their
+        way. None ever waits for the next, which may depend on its result.
+
+        `mode` is "forward" or "derivative", `upstream` gives a gradient for each array. A mistake in one array leaves the others
+        alone: with `return_exceptions` its error stands in the place of its result, without it is raised when its turn comes, and
+        ends the iteration.
+
+        The iterables are read in a thread of their own, up to about 8 MiB ahead of the results; an array's memory may be
+        used again when the next one is asked for. What they raise is raised here, after the results of the arrays before. Leaving
+        early, by `break` or `close()`, closes those that are generators: at once, or when what they are waiting for has come.
         """
         how = _session.How(
             axis=axis,
@@ -513,33 +520,38 @@ class Client:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(self._find(question)):
-
-            def frames() -> Iterator[Frame]:
-                yield from coder.encode_together(_tensors.paired(arrays, upstream))
-                yield from coder.end()
-
-            answers = self._answers(coder, frames(), timeout, on_summary)
-        else:
-            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
-        with contextlib.closing(answers) as results:
-            for result in results:
+        attempts = self._attempts(timeout)
+        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
+        with contextlib.ExitStack() as stack:
+            if not (
+                _tensors.may_go_together(question, arrays)
+                and _tensors.goes_by_elements(self._find(question, attempts.seconds_left()))
+            ):
+                answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
+            else:
+                if _tensors.all_there(arrays, upstream):
+                    batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
+                else:
+                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    batches = stack.enter_context(contextlib.closing(pulling)).batches()
+                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+            for result in stack.enter_context(contextlib.closing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        blocks: Iterable[Any],
-        upstream: Iterable[Any] | None,
+        given: Generator[tuple[Any, ...], None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
-        def frames() -> Iterator[Frame]:
-            gradients = iter(upstream) if upstream is not None else None
-            for block in blocks:
-                yield from coder.encode(block) if gradients is None else coder.encode(block, _next_upstream(gradients))
-            if gradients is not None and next(gradients, None) is not None:
-                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+        def frames() -> Generator[Frame, None, None]:
+            with contextlib.closing(given):
+                for block in given:
+                    yield from coder.encode(*block)
             yield from coder.end()
 
         return self._answers(coder, frames(), timeout, on_summary)
@@ -547,7 +559,7 @@ class Client:
     def _answers(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
@@ -576,7 +588,7 @@ class Client:
             x = (array,)
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        def frames() -> Iterator[Frame]:
+        def frames() -> Generator[Frame, None, None]:
             for block in x:
                 yield from coder.encode(block)
             yield from coder.end()
@@ -853,7 +865,7 @@ class Client:
     def _converse(
         self,
         coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
     ) -> Generator[Any, None, None]:
         """The results of a computation over an iterable, on several servers one after another where it must be.
@@ -861,34 +873,34 @@ class Client:
         What the iterable raises is raised here, after all responses.
         """
         attempts = self._attempts(timeout)
-        sending = Sending(frames, coder.window)
         course = Course()
-        while True:
-            landmark = coder.landmark
-            try:
-                with self._pool.using() as line:
-                    seconds = attempts.seconds_left()
-                    call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
-                    with _ended(call):
-                        for raw in call:
-                            yield from coder.decode(raw)
-            except ServerUnavailable as error:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
+        with contextlib.closing(Sending(frames, coder.window)) as sending:
+            while True:
+                landmark = coder.landmark
+                try:
+                    with self._pool.using() as line:
+                        seconds = attempts.seconds_left()
+                        call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
+                        with _ended(call):
+                            for raw in call:
+                                yield from coder.decode(raw)
+                except ServerUnavailable as error:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    gained = coder.landmark > landmark
+                    pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
+                    course = coder.resume(error)
+                    time.sleep(pause_s)
+                except ActserveError:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    raise
+                else:
                     break
-                gained = coder.landmark > landmark
-                pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
-                course = coder.resume(error)
-                time.sleep(pause_s)
-            except ActserveError:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
-                    break
-                raise
-            else:
-                break
         if sending.failure:
             raise sending.failure
         attempts.succeeded()
@@ -925,11 +937,41 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
+def _paired(blocks: Iterable[Any], upstream: Iterable[Any] | None) -> Generator[tuple[Any, ...], None, None]:
+    """Each block, with its gradient where there are some."""
+    gradients = iter(upstream) if upstream is not None else None
+    for block in blocks:
+        yield (block,) if gradients is None else (block, _next_upstream(gradients))
+    if gradients is not None and next(gradients, None) is not None:
+        raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+
+
 def _next_upstream(gradients: Iterator[Any]) -> Any:
     try:
         return next(gradients)
     except StopIteration:
         raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+
+
+def _closed_with(items: Iterable[T], *iterables: Any) -> Generator[T, None, None]:
+    """The items, made of iterables; those that are generators are closed with this one."""
+    with contextlib.ExitStack() as stack:
+        for iterable in iterables:
+            if isinstance(iterable, GeneratorType):
+                stack.enter_context(contextlib.closing(iterable))
+        yield from items
+
+
+def _each_kept(given: Generator[tuple[Any, ...], None, None]) -> Generator[_tensors.Inputs, None, None]:
+    with contextlib.closing(given):
+        for tensor in given:
+            yield _tensors.kept(tensor)
+
+
+def _encoded(coder: _tensors.Tensors, batches: Iterable[Iterable[_tensors.Inputs]]) -> Generator[Frame, None, None]:
+    for batch in batches:
+        yield from coder.encode_together(batch)
+    yield from coder.end()
 
 
 __all__ = ["Client"]
