@@ -11,6 +11,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     working(a)              a parameter as a number
     two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
     quotient(x, a)          x / a likewise
+    line(a, x, b)           a * x + b for finite x, where a and b are parameters: with all digits of both where it is near 0
     offset(x, hi, lo)       x - (hi + lo), where hi + lo is a constant in two Exact parts
     fma(a, b, c)            a * b + c, rounded once
     copysign(a, b)          the magnitude of a with the sign of b
@@ -76,6 +77,7 @@ _NAMES = (
     "working",
     "two_product",
     "quotient",
+    "line",
     "offset",
     "exp",
     "exp_sum",
@@ -136,6 +138,7 @@ CHUNK: int = WIDE["CHUNK"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
+line = wide.wide_line
 offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
