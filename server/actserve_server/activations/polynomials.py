@@ -38,6 +38,7 @@ SQUARE = Activation(
         Library("ggml", ("SQR",)),
     ),
     ulp=0.501,
+    single=("forward", "derivative"),
 )
 
 
@@ -67,6 +68,7 @@ RELU_SQUARED = Activation(
     aliases=("relu2", "squared_relu"),
     libraries=(Library("huggingface", ("relu2",)),),
     ulp=0.501,
+    single=("forward",),
 )
 
 
@@ -74,8 +76,8 @@ RELU_SQUARED = Activation(
 @kernel
 def _star_relu(x: float, s: float, b: float) -> float:
     positive = x if x > 0.0 else 0.0
-    value = fma(s * positive, positive, b)
-    return value if s != 0.0 else b
+    value = fma(working(s) * positive, positive, working(b))
+    return value if s != 0.0 else working(b)
 
 
 @kernel
