@@ -1,14 +1,15 @@
-"""What a monitor thinks, without any I/O: batches to messages, snapshots and alerts from messages, and how to go on elsewhere.
+"""What a monitor thinks, without any calls: batches to messages, snapshots and alerts from messages, and how to go on elsewhere.
 
-The owner sends what it is given, in order, hands in what comes back, and holds a lock around every call. What has not been
-acknowledged by a snapshot is kept as the messages that carry it: on a new stream `resume` gives them again.
+The owner sends what it is given, in order, hands in what comes back, and holds a lock around every call but those
+about shared memory. What has not been acknowledged by a snapshot is kept, as the messages that carry it or as an array in shared memory: on a new stream
+`resume` gives it again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +18,9 @@ from actserve import wire
 from actserve.stats import NeuronStats, StateError
 from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
 
-from actserve_client import _session
-from actserve_client._session import CHUNK_BYTES
+from actserve_client import _session, _shared
+from actserve_client._regions import Regions
+from actserve_client._session import CHUNK_BYTES, Array
 from actserve_client.errors import ActserveError, InvalidRequest, ServerError, from_status
 from actserve_client.records import Alert
 
@@ -73,6 +75,8 @@ class _Sent:
     layer: str
     frames: list[bytes]
     kept_bytes: int
+    array: Array | None = None
+    """What lies in shared memory, where it stays; its messages are made when they are sent."""
 
 
 class Monitoring:
@@ -90,7 +94,9 @@ class Monitoring:
         states: Mapping[str, bytes] | None = None,
         name: str = "",
         max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
+        regions: Callable[[], Regions] = lambda: Regions(None),
     ) -> None:
+        self._regions = regions
         self._name = _session.text(name, "name")
         self._max_bytes = _session.integer(max_unacknowledged_bytes, "max_unacknowledged_bytes", 64)
         if self._max_bytes < 1:
@@ -160,13 +166,25 @@ class Monitoring:
         message.header.inputs.append(tensor_pb2.TensorSpec(data_type=wire.data_type_of(found.dtype)))
         message.state_bytes = len(state)
         yield monitor_pb2.MonitorRequest(number=number, layer=message).SerializeToString()
-        yield from _chunks(number, memoryview(state))
+        yield from _chunks(number, wire.ArraySource(np.frombuffer(state, np.uint8)))
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def observe(self, layer: str, x: Any) -> list[bytes]:
-        """The messages that send a batch; they are kept until a snapshot holds it."""
-        array = _session.as_array(x, "x")
+    def empty(self, shape: int | Sequence[int], dtype: Any) -> Array:
+        """An array for a batch, in shared memory where some is at hand."""
+        return _shared.empty(self._regions(), shape, dtype, wait=False)
+
+    def lasting(self, x: Any, *, copy: bool, wait: bool = True) -> Array | None:
+        """A batch in shared memory, to be given to `observe` with it; None where its bytes had better be sent."""
+        return _shared.lasting(self._regions(), x, copy=copy, wait=wait)
+
+    def may_wait(self, x: Any) -> bool:
+        """Whether `lasting` may find memory by waiting for it."""
+        return _shared.LEAST_BYTES <= size_of(x) <= _shared.MOST_COPIED_BYTES and self._regions().possible
+
+    def observe(self, layer: str, x: Any, lasting: Array | None = None) -> list[bytes]:
+        """The messages that send a batch; it is kept until a snapshot holds it."""
+        array = _session.as_array(x, "x") if lasting is None else lasting
         if _session.text(layer, "layer") not in self._layers:
             self.declare(layer, None, {})
         found = self._layers[layer]
@@ -189,21 +207,30 @@ class Monitoring:
         if layer not in self._open:
             frames.extend(self._begin(layer, self._number))
         self._number += 1
-        batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
-        own = [monitor_pb2.MonitorRequest(number=self._number, batch=batch).SerializeToString()]
-        source = wire.ArraySource(array)
-        for begin in range(0, array.nbytes, CHUNK_BYTES):
-            own.append(_chunk(self._number, begin, source.read(begin, min(begin + CHUNK_BYTES, array.nbytes))))
-        self._keep(layer, own)
+        own = self._batch(self._number, layer, array, shared=lasting is not None)
+        if lasting is None:
+            self._keep(_Sent(self._number, layer, own, sum(map(len, own)) + _KEPT_BESIDE_BYTES))
+        else:
+            self._keep(_Sent(self._number, layer, [], array.nbytes + _KEPT_BESIDE_BYTES, array))
         if self._kept_bytes > self._max_bytes // 2 and self._asked <= self._through:
             # In good time, so that nobody has to wait when the bound is reached.
             own = [*own, *self.ask()[1]]
         return [*frames, *own]
 
-    def _keep(self, layer: str, frames: list[bytes]) -> None:
-        kept = _Sent(self._number, layer, frames, sum(map(len, frames)) + _KEPT_BESIDE_BYTES)
-        self._sent.append(kept)
-        self._kept_bytes += kept.kept_bytes
+    def _batch(self, number: int, layer: str, array: Array, *, shared: bool) -> list[bytes]:
+        """The messages of a batch: of its place, or of its bytes where the region is no longer the server's."""
+        batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
+        spot = self._regions().find(array) if shared else None
+        if spot is not None:
+            batch.shared.CopyFrom(_shared.place(spot))
+        frames = [monitor_pb2.MonitorRequest(number=number, batch=batch).SerializeToString()]
+        if spot is None:
+            frames.extend(_chunks(number, wire.ArraySource(array)))
+        return frames
+
+    def _keep(self, sent: _Sent) -> None:
+        self._sent.append(sent)
+        self._kept_bytes += sent.kept_bytes
 
     def has_room(self, size: int) -> bool:
         """Whether a batch of so many bytes may be sent now, or only once a snapshot has come."""
@@ -219,7 +246,7 @@ class Monitoring:
         self._asked = self._number
         request = monitor_pb2.MonitorRequest(number=self._number, snapshot=monitor_pb2.MonitorSnapshotRequest())
         frames = [request.SerializeToString()]
-        self._keep("", frames)
+        self._keep(_Sent(self._number, "", frames, _KEPT_BESIDE_BYTES))
         return self._number, frames
 
     def has(self, number: int) -> bool:
@@ -247,7 +274,10 @@ class Monitoring:
                 self._arriving.clear()
                 self._through = max(self._through, message.snapshot.through)
                 while self._sent and self._sent[0].number <= self._through:
-                    self._kept_bytes -= self._sent.popleft().kept_bytes
+                    sent = self._sent.popleft()
+                    self._kept_bytes -= sent.kept_bytes
+                    if sent.array is not None:
+                        self._regions().known()
             case "alert":
                 return self._take_alert(message.number, message.alert)
             case "failure":
@@ -294,6 +324,11 @@ class Monitoring:
         self._kept_bytes -= sum(sent.kept_bytes for sent in dropped)
         return bool(dropped)
 
+    def broke(self, error: ActserveError) -> None:
+        """Why a stream has ended, before `resume` is asked."""
+        if error.reason == _shared.UNKNOWN_REGION:
+            self._regions().lost()
+
     def add_error(self, error: Exception) -> None:
         """Keep an error for whoever calls next."""
         self._errors.append(error)
@@ -314,7 +349,10 @@ class Monitoring:
             if layer.dtype is not None and layer.refused is None:
                 frames.extend(self._begin(name, self._through))
         for sent in self._sent:
-            frames.extend(sent.frames)
+            if sent.array is None:
+                frames.extend(sent.frames)
+            else:
+                frames.extend(self._batch(sent.number, sent.layer, sent.array, shared=True))
         if self._sent and self._sent[-1].layer:
             # What was sent twice need not be sent a third time.
             frames.extend(self.ask()[1])
@@ -366,14 +404,15 @@ def _words(widths: tuple[int, ...]) -> str:
     return "x".join(map(str, widths))
 
 
-def _chunk(number: int, offset: int, data: memoryview) -> bytes:
-    chunk = monitor_pb2.MonitorChunk(offset_bytes=offset)
-    return wire.frame(monitor_pb2.MonitorRequest(number=number, chunk=chunk), data)
+def _chunks(number: int, source: wire.ArraySource) -> Iterator[bytes]:
+    for begin in range(0, source.nbytes, CHUNK_BYTES):
+        request = monitor_pb2.MonitorRequest(number=number, chunk=monitor_pb2.MonitorChunk(offset_bytes=begin))
+        yield wire.frame(request, source.read(begin, min(begin + CHUNK_BYTES, source.nbytes)))
 
 
-def _chunks(number: int, data: memoryview) -> Iterator[bytes]:
-    for begin in range(0, len(data), CHUNK_BYTES):
-        yield _chunk(number, begin, data[begin : begin + CHUNK_BYTES])
+def size_of(x: Any) -> int:
+    """How many bytes a batch has."""
+    return int(getattr(x, "nbytes", 0)) or int(np.asarray(x).nbytes)
 
 
-__all__ = ["MAX_UNACKNOWLEDGED_BYTES", "Monitoring"]
+__all__ = ["MAX_UNACKNOWLEDGED_BYTES", "Monitoring", "size_of"]

@@ -105,6 +105,7 @@ class Regions:
         self._regions: dict[int, _Region] = {}
         self._addresses: list[int] = []
         self._idle: list[_Region] = []
+        self._unwanted: list[_Region] = []
         # What finalizers give back, which may run in any thread and at any point, also where the lock is held.
         self._returned: deque[_Region] = deque()
         self._lost = 0
@@ -115,13 +116,19 @@ class Regions:
         """Whether there may be shared memory."""
         return self._path is not None
 
-    def lend(self, nbytes: int) -> Loan | None:
-        """Memory for so many bytes, with whatever is in it; None where there is none to be had."""
+    def lend(self, nbytes: int, *, wait: bool = True) -> Loan | None:
+        """Memory for so many bytes, with whatever is in it; None where there is none to be had.
+
+        Without `wait` it is a region that was used before: nobody is asked, and nothing waited for.
+        """
         if self._path is None or nbytes <= 0:
             return None
-        with self._lock:
-            self._collect()
-            region = self._taken(nbytes) or self._created(nbytes)
+        if not wait:
+            region = self._at_hand(nbytes)
+        else:
+            with self._lock:
+                self._collect()
+                region = self._taken(nbytes) or self._created(nbytes)
         if region is None:
             return None
         loan = Loan(region, nbytes)
@@ -164,6 +171,16 @@ class Regions:
             self._path = None
             self._forget()
 
+    def _at_hand(self, nbytes: int) -> _Region | None:
+        # Whoever has the lock may be waiting for the server.
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            self._take_back(time.monotonic())
+            return self._taken(nbytes)
+        finally:
+            self._lock.release()
+
     # ---- all of these with the lock ------------------------------------------------------------------------------------
 
     def _collect(self) -> None:
@@ -171,18 +188,24 @@ class Regions:
         if self._socket is not None and _is_over(self._socket):
             self._forget()
         now = time.monotonic()
+        self._take_back(now)
+        for region in [region for region in self._idle if now - region.idle_since > _KEPT_S]:
+            self._idle.remove(region)
+            self._unwanted.append(region)
+        while self._unwanted:
+            self._release(self._unwanted.pop())
+
+    def _take_back(self, now: float) -> None:
+        """Take back what is no longer used."""
         while self._returned:
             region = self._returned.popleft()
             if region.age != self._age:
                 continue
             if region.spoiled:
-                self._release(region)
+                self._unwanted.append(region)
             else:
                 region.idle_since = now
                 self._idle.append(region)
-        for region in [region for region in self._idle if now - region.idle_since > _KEPT_S]:
-            self._idle.remove(region)
-            self._release(region)
 
     def _taken(self, nbytes: int) -> _Region | None:
         """The smallest idle region that is large enough, and not far too large."""
@@ -264,6 +287,7 @@ class Regions:
         self._regions.clear()
         self._addresses.clear()
         self._idle.clear()
+        self._unwanted.clear()
 
     def after_fork(self) -> None:
         """In the child: the regions are the parent's, and so is the lock, which another thread of it may have held."""

@@ -10,17 +10,18 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
+import numpy.typing as npt
 from actserve.stats import NeuronStats
 
 from actserve_client import _channel
-from actserve_client._monitoring import Monitoring
+from actserve_client._monitoring import Monitoring, size_of
 from actserve_client.errors import ActserveError, DeadlineExceeded, InvalidRequest, ServerUnavailable
 from actserve_client.options import Retry
 from actserve_client.records import Alert
@@ -75,10 +76,6 @@ def _too_late(what: str) -> DeadlineExceeded:
     return DeadlineExceeded(f"the timeout passed before {what}")
 
 
-def _size(x: Any) -> int:
-    return int(getattr(x, "nbytes", 0)) or int(np.asarray(x).nbytes)
-
-
 class Monitor:
     """Watches the neurons of layers, over as many batches as come.
 
@@ -126,21 +123,34 @@ class Monitor:
         with self._changed:
             self._core.declare(layer, activation, options)
 
-    def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """A new array for a batch, with whatever is in it: in memory shared with the server where some is at hand.
+
+        >>> x = monitor.empty((128, 1024)); x[:] = 0
+        >>> monitor.observe("encoder.0", x, copy=False)
+
+        Never waits, so at first it is an array like any other; docs/shared-memory.md has more.
+        """
+        return self._core.empty(shape, dtype)
+
+    def observe(self, layer: str, x: Any, *, copy: bool = True, timeout: float | None = None) -> None:
         """Take in a batch of a layer; x is copied, and the call returns before it is computed.
 
         >>> monitor.observe("encoder.0", activations)  # (batch, neurons), or as neuron_axis says
 
-        All batches of a layer have one type, and one length of the neuron axes: InvalidRequest otherwise. Waits only while more is
-        unacknowledged than `max_unacknowledged_bytes`.
+        With `copy=False` x may be read until `report`, `snapshot` or `close` has returned, and must not be written to before: an array of
+        `empty` is then not copied at all. All batches of a layer have one type, and one length of the neuron axes: InvalidRequest
+        otherwise. Waits only while more is unacknowledged than `max_unacknowledged_bytes`.
         """
-        size = _size(x)
+        size = size_of(x)
+        # Without the lock, as the server may be asked for memory.
+        lasting = self._core.lasting(x, copy=copy)
         with self._changed:
             self._check()
             if not self._core.has_room(size):
                 self._send(self._core.make_room())
                 self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
-            self._send(self._core.observe(layer, x))
+            self._send(self._core.observe(layer, x, lasting))
 
     def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
         """The statistics of each layer over all its batches so far, as `Client.neuron_stats` gives them.
@@ -237,6 +247,7 @@ class Monitor:
     def _listen(self) -> None:
         while True:
             error = self._stream()
+            self._core.broke(error)
             with self._changed:
                 if self._closing:
                     return
@@ -325,14 +336,21 @@ class AsyncMonitor:
         """Declare a layer before its first batch; see `Monitor.layer`."""
         self._core.declare(layer, activation, options)
 
-    async def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """A new array for a batch, with whatever is in it; see `Monitor.empty`."""
+        return self._core.empty(shape, dtype)
+
+    async def observe(self, layer: str, x: Any, *, copy: bool = True, timeout: float | None = None) -> None:
         """Take in a batch of a layer; see `Monitor.observe`."""
-        size = _size(x)
+        size = size_of(x)
+        lasting = self._core.lasting(x, copy=copy, wait=False)
+        if lasting is None and self._core.may_wait(x):
+            lasting = await asyncio.to_thread(self._core.lasting, x, copy=copy)
         self._check()
         if not self._core.has_room(size):
             self._send(self._core.make_room())
             await self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
-        self._send(self._core.observe(layer, x))
+        self._send(self._core.observe(layer, x, lasting))
 
     async def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
         """The statistics of each layer over all its batches so far; see `Monitor.report`."""
@@ -423,6 +441,7 @@ class AsyncMonitor:
     async def _listen(self) -> None:
         while not self._closing:
             error = await self._stream()
+            self._core.broke(error)
             if self._closing:
                 return
             try:

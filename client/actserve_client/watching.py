@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from actserve.stats import NeuronStats
 
 from actserve_client._session import integer, number
@@ -80,12 +81,26 @@ class Watch:
 
     def observe(self, layer: str, x: Any) -> bool:
         """Take in a batch of a layer; whether it was its turn and there was room."""
-        return self.offer(layer, lambda: np.array(x, copy=True))
+        return self.offer(layer, lambda: self._copy(x))
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """An array for a copy, with whatever is in it; see `Monitor.empty`. It never waits."""
+        return self._monitor.empty(shape, dtype)
+
+    def _copy(self, x: Any) -> Any:
+        given = np.asarray(x)
+        try:
+            copied = self.empty(given.shape, given.dtype)
+        except InvalidRequest:  # of another type; the watch's own thread says so
+            return given.copy()
+        copied[...] = given
+        return copied
 
     def offer(self, layer: str, copy: Callable[[], Any]) -> bool:
         """The same with a function that makes the copy, which is called only when the batch is taken.
 
-        What it gives is an array, or a function that the watch's own thread calls for one.
+        What it gives is an array, or a function that the watch's own thread calls for one; nobody may write to that array any more. One
+        from `empty` is not copied again.
         """
         with self._changed:
             self._offered[layer] += 1
@@ -211,7 +226,7 @@ class Watch:
                 # A place is free as soon as its batch is out of the queue.
                 self._changed.notify_all()
             try:
-                self._monitor.observe(layer, array())
+                self._monitor.observe(layer, array(), copy=False)
             except Exception as error:  # noqa: BLE001  # report and close raise it
                 with self._changed:
                     self._error = self._error or error

@@ -1,7 +1,8 @@
 """The Monitor call: its frames to layers and their batches, and states, alerts and refusals to messages.
 
 A layer or a batch that is refused says so under its number, and the stream goes on. What makes what follows unintelligible ends the
-call, and so does what spoils a layer in the middle of a batch: the caller has the last snapshot, and all that came after it.
+call, and so does what spoils a layer in the middle of a batch, or a batch that lies in a region that is not this server's: the caller has
+the last snapshot, and all that came after it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from collections.abc import Iterator
 
 import grpc
 from actserve import wire
-from actserve.v1 import monitor_pb2
+from actserve.v1 import compute_pb2, monitor_pb2
 
 from actserve_server import messages
 from actserve_server.engine.inlets import Chunk
-from actserve_server.engine.layers import Layer, Thresholds
+from actserve_server.engine.layers import Batch, Layer, Thresholds
 from actserve_server.engine.names import BUILT_IN, Names
 from actserve_server.engine.plan import Limits
 from actserve_server.errors import (
@@ -29,8 +30,11 @@ from actserve_server.errors import (
     RequestError,
     StreamEndedEarly,
     UnexpectedFrame,
+    UnknownRegion,
 )
 from actserve_server.kernels.threads import Team
+from actserve_server.placement import part_of
+from actserve_server.regions import Regions
 from actserve_server.status import status_of
 from actserve_server.watched import Watched
 
@@ -90,9 +94,10 @@ class Monitors:
 class MonitorStream:
     """One call of Monitor."""
 
-    def __init__(self, limits: Limits, team: Team, names: Names = BUILT_IN) -> None:
+    def __init__(self, limits: Limits, team: Team, regions: Regions, names: Names = BUILT_IN) -> None:
         self._limits = limits
         self._team = team
+        self._regions = regions
         self._names = names
         self._latest = 0
         self._refused = -1
@@ -133,6 +138,7 @@ class MonitorStream:
         asked = message.layer
         try:
             self._check_names(asked)
+            _check_places(asked.header)
             limit = self._limits.max_slice_bytes
             if asked.state_bytes > limit:
                 raise LimitExceeded(
@@ -184,21 +190,20 @@ class MonitorStream:
 
     def _batch(self, message: Message, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[bytes]:
         number, name = message.number, message.batch.layer
-        try:
-            if name not in self.layers:
-                raise InvalidOption(
-                    f"there is no layer {name!r} on this stream; send its header first",
-                    field="layer",
-                    value=name,
-                    allowed=", ".join(self.layers),
-                )
-            _, layer = self.layers[name]
-            planned = layer.begin(tuple(message.batch.shape))
-        except RequestError as error:
-            self._refused = number
-            yield _failure(number, name, error, of_layer=False)
-            return
-        layer.take(planned, self._chunks(number, planned.inputs[0].sent_bytes, frames))
+        # Held until all of the batch was looked at.
+        with contextlib.ExitStack() as regions:
+            try:
+                layer = self._known(name)
+                batch = layer.check(tuple(message.batch.shape))
+                memory = self._memory(message.batch, batch, regions)
+            except UnknownRegion:
+                raise
+            except RequestError as error:
+                self._refused = number
+                yield _failure(number, name, error, of_layer=False)
+                return
+            chunks = self._chunks(number, batch.nbytes, frames) if memory is None else iter([memory])
+            layer.take(batch, chunks, steady=memory is not None)
         for alert in layer.alerts():
             yield monitor_pb2.MonitorResponse(
                 number=number,
@@ -212,6 +217,24 @@ class MonitorStream:
             ).SerializeToString()
         if layer.snapshot_due:
             yield from self._snapshot(number)
+
+    def _known(self, name: str) -> Layer:
+        if name not in self.layers:
+            raise InvalidOption(
+                f"there is no layer {name!r} on this stream; send its header first",
+                field="layer",
+                value=name,
+                allowed=", ".join(self.layers),
+            )
+        return self.layers[name][1]
+
+    def _memory(self, asked: monitor_pb2.MonitorBatch, batch: Batch, regions: contextlib.ExitStack) -> Chunk | None:
+        """All of a batch that lies in shared memory; None when its bytes travel. Raises UnknownRegion and InvalidOption."""
+        if not asked.HasField("shared"):
+            return None
+        region = regions.enter_context(self._regions.using(asked.shared.region, "batch.shared"))
+        itemsize = batch.plan.subject.dtype.itemsize
+        return Chunk(0, 0, part_of(region, asked.shared, batch.nbytes, itemsize, "shared").data)
 
     def _chunks(self, number: int, size: int, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[Chunk]:
         """The chunks of a batch, or of a state, until so many bytes have come."""
@@ -259,6 +282,13 @@ def _check_place(chunk: Chunk, expected: int, size: int) -> None:
             field="chunk.offset_bytes",
             value=chunk.offset,
             allowed=expected,
+        )
+
+
+def _check_places(header: compute_pb2.JobHeader) -> None:
+    if header.HasField("result") or any(spec.HasField("shared") for spec in header.inputs):
+        raise InvalidOption(
+            "a layer has no place in shared memory; its batches may have one each", field="header.inputs[0].shared"
         )
 
 

@@ -1,4 +1,5 @@
 from actserve.v1 import compute_pb2 as _compute_pb2
+from actserve.v1 import tensor_pb2 as _tensor_pb2
 from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -53,12 +54,14 @@ class MonitorLayer(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., header: _Optional[_Union[_compute_pb2.JobHeader, _Mapping]] = ..., thresholds: _Optional[_Union[MonitorThresholds, _Mapping]] = ..., snapshot_every_samples: _Optional[int] = ..., monitor: _Optional[str] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class MonitorBatch(_message.Message):
-    __slots__ = ("layer", "shape")
+    __slots__ = ("layer", "shape", "shared")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     layer: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, layer: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    shared: _tensor_pb2.SharedMemory
+    def __init__(self, layer: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[_tensor_pb2.SharedMemory, _Mapping]] = ...) -> None: ...
 
 class MonitorChunk(_message.Message):
     __slots__ = ("offset_bytes",)
