@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -19,8 +19,9 @@ from actserve.stats import NeuronStats, StateError
 from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
 
 from actserve_client import _session, _shared
-from actserve_client._regions import Regions
+from actserve_client._regions import Regions, Spot
 from actserve_client._session import CHUNK_BYTES, Array
+from actserve_client._slabs import Placed, Slabs
 from actserve_client.errors import ActserveError, InvalidRequest, ServerError, from_status
 from actserve_client.records import Alert
 
@@ -33,6 +34,9 @@ _FIGURES = {
 
 MAX_UNACKNOWLEDGED_BYTES = 64 << 20
 """How much is kept by default until a snapshot holds it."""
+
+_MOST_GATHERED = 256
+"""How many batches go in one message at most, which then has some kilobytes."""
 
 _KEPT_BESIDE_BYTES = 512
 """About what a batch costs beside its bytes."""
@@ -76,7 +80,7 @@ class _Sent:
     frames: list[bytes]
     kept_bytes: int
     array: Array | None = None
-    """What lies in shared memory, where it stays; its messages are made when they are sent."""
+    """What lies in shared memory, where it stays, instead of frames: they are made when it is sent."""
 
 
 class Monitoring:
@@ -96,7 +100,8 @@ class Monitoring:
         max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
         regions: Callable[[], Regions] = lambda: Regions(None),
     ) -> None:
-        self._regions = regions
+        self.slabs = Slabs(regions)
+        """Memory for batches; not for who holds the lock, as it may ask the server for some."""
         self._name = _session.text(name, "name")
         self._max_bytes = _session.integer(max_unacknowledged_bytes, "max_unacknowledged_bytes", 64)
         if self._max_bytes < 1:
@@ -112,6 +117,7 @@ class Monitoring:
         self._arriving: dict[str, bytearray] = {}
         self._open: set[str] = set()
         self._sent: deque[_Sent] = deque()
+        self._gathered = _Gathered()
         self._kept_bytes = 0
         self._number = 0
         self._asked = 0
@@ -170,21 +176,12 @@ class Monitoring:
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def empty(self, shape: int | Sequence[int], dtype: Any) -> Array:
-        """An array for a batch, in shared memory where some is at hand."""
-        return _shared.empty(self._regions(), shape, dtype, wait=False)
+    def observe(self, layer: str, x: Any, placed: Placed | None = None) -> list[bytes]:
+        """The messages that send a batch, apart from what `flush` gives; it is kept until a snapshot holds it.
 
-    def lasting(self, x: Any, *, copy: bool, wait: bool = True) -> Array | None:
-        """A batch in shared memory, to be given to `observe` with it; None where its bytes had better be sent."""
-        return _shared.lasting(self._regions(), x, copy=copy, wait=wait)
-
-    def may_wait(self, x: Any) -> bool:
-        """Whether `lasting` may find memory by waiting for it."""
-        return _shared.LEAST_BYTES <= size_of(x) <= _shared.MOST_COPIED_BYTES and self._regions().possible
-
-    def observe(self, layer: str, x: Any, lasting: Array | None = None) -> list[bytes]:
-        """The messages that send a batch; it is kept until a snapshot holds it."""
-        array = _session.as_array(x, "x") if lasting is None else lasting
+        `placed` is what `slabs` made of it.
+        """
+        array = _session.as_array(x, "x") if placed is None else placed.array
         if _session.text(layer, "layer") not in self._layers:
             self.declare(layer, None, {})
         found = self._layers[layer]
@@ -205,28 +202,24 @@ class Monitoring:
             )
         frames: list[bytes] = []
         if layer not in self._open:
+            frames.extend(self.flush())
             frames.extend(self._begin(layer, self._number))
         self._number += 1
-        own = self._batch(self._number, layer, array, shared=lasting is not None)
-        if lasting is None:
+        if placed is None:
+            own = list(_batch(self._number, layer, array))
             self._keep(_Sent(self._number, layer, own, sum(map(len, own)) + _KEPT_BESIDE_BYTES))
+            frames.extend([*self.flush(), *own])
         else:
             self._keep(_Sent(self._number, layer, [], array.nbytes + _KEPT_BESIDE_BYTES, array))
+            frames.extend(self._gathered.add(self._number, layer, array, placed.spot))
         if self._kept_bytes > self._max_bytes // 2 and self._asked <= self._through:
             # In good time, so that nobody has to wait when the bound is reached.
-            own = [*own, *self.ask()[1]]
-        return [*frames, *own]
-
-    def _batch(self, number: int, layer: str, array: Array, *, shared: bool) -> list[bytes]:
-        """The messages of a batch: of its place, or of its bytes where the region is no longer the server's."""
-        batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
-        spot = self._regions().find(array) if shared else None
-        if spot is not None:
-            batch.shared.CopyFrom(_shared.place(spot))
-        frames = [monitor_pb2.MonitorRequest(number=number, batch=batch).SerializeToString()]
-        if spot is None:
-            frames.extend(_chunks(number, wire.ArraySource(array)))
+            frames.extend(self.ask()[1])
         return frames
+
+    def flush(self) -> list[bytes]:
+        """The message that sends the batches which lie in shared memory and were observed since the last message."""
+        return self._gathered.flush()
 
     def _keep(self, sent: _Sent) -> None:
         self._sent.append(sent)
@@ -236,9 +229,9 @@ class Monitoring:
         """Whether a batch of so many bytes may be sent now, or only once a snapshot has come."""
         return not self._sent or self._kept_bytes + size <= self._max_bytes
 
-    def make_room(self) -> list[bytes]:
-        """The messages to send before waiting for room."""
-        return [] if self._asked > self._through else self.ask()[1]
+    def make_room(self) -> tuple[int, list[bytes]]:
+        """The snapshot to wait for when there is no room, by its number as for `ask`, and the messages to send before that."""
+        return (self._asked, self.flush()) if self._asked > self._through else self.ask()
 
     def ask(self) -> tuple[int, list[bytes]]:
         """The message that asks for a snapshot, and its number, by which `has` tells that it came."""
@@ -247,7 +240,7 @@ class Monitoring:
         request = monitor_pb2.MonitorRequest(number=self._number, snapshot=monitor_pb2.MonitorSnapshotRequest())
         frames = [request.SerializeToString()]
         self._keep(_Sent(self._number, "", frames, _KEPT_BESIDE_BYTES))
-        return self._number, frames
+        return self._number, [*self.flush(), *frames]
 
     def has(self, number: int) -> bool:
         """Whether a snapshot holds all up to a number."""
@@ -277,7 +270,7 @@ class Monitoring:
                     sent = self._sent.popleft()
                     self._kept_bytes -= sent.kept_bytes
                     if sent.array is not None:
-                        self._regions().known()
+                        self.slabs.regions.known()
             case "alert":
                 return self._take_alert(message.number, message.alert)
             case "failure":
@@ -325,9 +318,9 @@ class Monitoring:
         return bool(dropped)
 
     def broke(self, error: ActserveError) -> None:
-        """Why a stream has ended, before `resume` is asked."""
+        """Hear why a stream has ended, before `resume` is asked; not for who holds the lock."""
         if error.reason == _shared.UNKNOWN_REGION:
-            self._regions().lost()
+            self.slabs.regions.lost()
 
     def add_error(self, error: Exception) -> None:
         """Keep an error for whoever calls next."""
@@ -344,15 +337,20 @@ class Monitoring:
         """The messages that begin a new stream: the layers with their last states, and all that no snapshot holds."""
         self._arriving.clear()
         self._open.clear()
+        self.flush()  # they are among those that were sent
         frames: list[bytes] = []
         for name, layer in self._layers.items():
             if layer.dtype is not None and layer.refused is None:
                 frames.extend(self._begin(name, self._through))
         for sent in self._sent:
-            if sent.array is None:
-                frames.extend(sent.frames)
+            spot = None if sent.array is None else self.slabs.regions.find(sent.array)
+            if sent.array is not None and spot is not None:
+                frames.extend(self._gathered.add(sent.number, sent.layer, sent.array, spot))
             else:
-                frames.extend(self._batch(sent.number, sent.layer, sent.array, shared=True))
+                frames.extend(self.flush())
+                # The bytes, where the region was another server's.
+                frames.extend(sent.frames if sent.array is None else _batch(sent.number, sent.layer, sent.array))
+        frames.extend(self.flush())
         if self._sent and self._sent[-1].layer:
             # What was sent twice need not be sent a third time.
             frames.extend(self.ask()[1])
@@ -402,6 +400,39 @@ def _widths(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...] | 
 
 def _words(widths: tuple[int, ...]) -> str:
     return "x".join(map(str, widths))
+
+
+class _Gathered:
+    """Batches that lie in shared memory and go in one message: their numbers follow one another."""
+
+    def __init__(self) -> None:
+        self._message = monitor_pb2.MonitorRequest()
+
+    def add(self, number: int, layer: str, array: Array, spot: Spot) -> list[bytes]:
+        """Gather a batch; gives the message of those before that it can't go with."""
+        batches = self._message.batches.batches
+        frames: list[bytes] = []
+        if batches and (number != self._message.number + len(batches) or len(batches) == _MOST_GATHERED):
+            frames = self.flush()
+        if not batches:
+            self._message.number = number
+        batches.add(layer=layer, shape=array.shape, shared=_shared.place(spot))
+        return frames
+
+    def flush(self) -> list[bytes]:
+        """The message of all that is gathered, if anything is."""
+        if not self._message.batches.batches:
+            return []
+        frame = self._message.SerializeToString()
+        self._message.Clear()
+        return [frame]
+
+
+def _batch(number: int, layer: str, array: Array) -> Iterator[bytes]:
+    """The messages of a batch whose bytes are sent."""
+    batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
+    yield monitor_pb2.MonitorRequest(number=number, batch=batch).SerializeToString()
+    yield from _chunks(number, wire.ArraySource(array))
 
 
 def _chunks(number: int, source: wire.ArraySource) -> Iterator[bytes]:

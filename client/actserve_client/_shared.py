@@ -1,4 +1,4 @@
-"""How a job, or a batch of a monitor, goes through shared memory: which of its bytes lie there already, and which are copied in and out.
+"""How a job goes through shared memory: which of its bytes lie there already, and which are copied in and out. No I/O.
 
 Where all inputs lie in regions, one small message each way does, and the result lies in a region too. Else the inputs are copied in
 piece by piece while the server computes what is there already, and the result is copied out in the same way.
@@ -18,10 +18,10 @@ from actserve import wire
 from actserve.v1 import compute_pb2, tensor_pb2
 
 from actserve_client._regions import Loan, Regions, Spot, aligned
-from actserve_client._session import UNARY_BYTES, Array, Assembly, Job, Room, as_array, integer, pieces_of
+from actserve_client._session import UNARY_BYTES, Array, Assembly, Job, Room, integer, pieces_of
 from actserve_client.errors import InvalidRequest, ServerUnavailable
 
-__all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "lasting", "place", "way"]
+__all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "place", "wanted", "way"]
 
 LEAST_BYTES = 1 << 18
 """From how many bytes of input on shared memory is worth it; benchmarks/README.md shows where it comes from."""
@@ -159,11 +159,8 @@ def _room(job: Job[Any], regions: Regions, *, copied: bool) -> Room | None:
     return Room(loan.bytes(), loan, _place(loan.spot, nbytes), given=not copied)
 
 
-def empty(regions: Regions, shape: int | Sequence[int], dtype: Any, *, wait: bool = True) -> Array:
-    """An array with whatever is in it: in shared memory where there is some and the array is large enough to gain.
-
-    Without `wait` only memory that was used before counts as there.
-    """
+def wanted(shape: int | Sequence[int], dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """What somebody wants an array of: its shape, its type, and its bytes. Raises InvalidRequest."""
     kind = np.dtype(dtype)
     try:
         known = wire.data_type_of(kind) in wire.COMPUTABLE
@@ -175,29 +172,16 @@ def empty(regions: Regions, shape: int | Sequence[int], dtype: Any, *, wait: boo
     whole = tuple(integer(length, "shape", 64) for length in lengths)
     if any(length < 0 for length in whole):
         raise InvalidRequest(f"shape is {list(whole)}, and must have no negative dimension", field="shape")
-    nbytes = wire.byte_count(whole, kind.itemsize)
-    loan = regions.lend(nbytes, wait=wait) if nbytes >= LEAST_BYTES else None
+    return whole, kind.newbyteorder("="), wire.byte_count(whole, kind.itemsize)
+
+
+def empty(regions: Regions, shape: int | Sequence[int], dtype: Any) -> Array:
+    """An array with whatever is in it: in shared memory where there is some and the array is large enough to gain."""
+    whole, kind, nbytes = wanted(shape, dtype)
+    loan = regions.lend(nbytes) if nbytes >= LEAST_BYTES else None
     memory: Array = aligned(nbytes) if loan is None else loan.bytes()
-    made: Array = memory.view(kind.newbyteorder("=")).reshape(whole)
+    made: Array = memory.view(kind).reshape(whole)
     return made
-
-
-def lasting(regions: Regions, x: Any, *, copy: bool, wait: bool = True) -> Array | None:
-    """x in shared memory, as it is now; None where its bytes had better be sent. Without `copy` it may be x itself."""
-    array = as_array(x, "x")
-    if not regions.possible or not LEAST_BYTES <= array.nbytes <= MOST_COPIED_BYTES:
-        return None
-    if not copy and regions.find(array) is not None:
-        return array
-    loan = regions.lend(array.nbytes, wait=wait)
-    if loan is None:
-        return None
-    memory, source = loan.bytes(), wire.ArraySource(array)
-    for begin in range(0, array.nbytes, PIECE_BYTES):
-        end = min(begin + PIECE_BYTES, array.nbytes)
-        memory[begin:end] = np.frombuffer(source.read(begin, end), np.uint8)
-    copied: Array = memory.view(array.dtype.newbyteorder("=")).reshape(array.shape)
-    return copied
 
 
 def place(spot: Spot) -> tensor_pb2.SharedMemory:

@@ -128,7 +128,9 @@ class MonitorStream:
                 case "layer":
                     yield from self._layer(message, frames)
                 case "batch":
-                    yield from self._batch(message, frames)
+                    yield from self._batch(message.number, message.batch, frames)
+                case "batches":
+                    yield from self._batches(message.number, message.batches)
                 case _:
                     yield from self._snapshot(message.number)
 
@@ -188,14 +190,27 @@ class MonitorStream:
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def _batch(self, message: Message, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[bytes]:
-        number, name = message.number, message.batch.layer
+    def _batches(self, first: int, asked: monitor_pb2.MonitorBatches) -> Iterator[bytes]:
+        if not asked.batches or not all(batch.HasField("shared") for batch in asked.batches):
+            raise UnexpectedFrame(
+                f"the batches from number {first} on must be at least one, and all lie in shared memory",
+                field="batches",
+                value=len(asked.batches),
+            )
+        for number, batch in enumerate(asked.batches, first):
+            self._latest = number
+            yield from self._batch(number, batch, iter(()))
+
+    def _batch(
+        self, number: int, asked: monitor_pb2.MonitorBatch, frames: Iterator[tuple[Message, memoryview]]
+    ) -> Iterator[bytes]:
+        name = asked.layer
         # Held until all of the batch was looked at.
         with contextlib.ExitStack() as regions:
             try:
                 layer = self._known(name)
-                batch = layer.check(tuple(message.batch.shape))
-                memory = self._memory(message.batch, batch, regions)
+                batch = layer.check(tuple(asked.shape))
+                memory = self._memory(asked, batch, regions)
             except UnknownRegion:
                 raise
             except RequestError as error:

@@ -63,6 +63,12 @@ class MonitorBatch(_message.Message):
     shared: _tensor_pb2.SharedMemory
     def __init__(self, layer: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[_tensor_pb2.SharedMemory, _Mapping]] = ...) -> None: ...
 
+class MonitorBatches(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[MonitorBatch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[MonitorBatch, _Mapping]]] = ...) -> None: ...
+
 class MonitorChunk(_message.Message):
     __slots__ = ("offset_bytes",)
     OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -74,20 +80,22 @@ class MonitorSnapshotRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MonitorRequest(_message.Message):
-    __slots__ = ("number", "layer", "batch", "chunk", "snapshot", "data")
+    __slots__ = ("number", "layer", "batch", "chunk", "snapshot", "batches", "data")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     number: int
     layer: MonitorLayer
     batch: MonitorBatch
     chunk: MonitorChunk
     snapshot: MonitorSnapshotRequest
+    batches: MonitorBatches
     data: bytes
-    def __init__(self, number: _Optional[int] = ..., layer: _Optional[_Union[MonitorLayer, _Mapping]] = ..., batch: _Optional[_Union[MonitorBatch, _Mapping]] = ..., chunk: _Optional[_Union[MonitorChunk, _Mapping]] = ..., snapshot: _Optional[_Union[MonitorSnapshotRequest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., layer: _Optional[_Union[MonitorLayer, _Mapping]] = ..., batch: _Optional[_Union[MonitorBatch, _Mapping]] = ..., chunk: _Optional[_Union[MonitorChunk, _Mapping]] = ..., snapshot: _Optional[_Union[MonitorSnapshotRequest, _Mapping]] = ..., batches: _Optional[_Union[MonitorBatches, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class MonitorState(_message.Message):
     __slots__ = ("layer", "state_bytes", "offset_bytes")
