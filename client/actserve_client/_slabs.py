@@ -6,6 +6,7 @@ own, and the pages were nearly always used before. It knows memory, and neither 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -57,10 +58,15 @@ class Slabs:
 
     def empty(self, shape: int | Sequence[int], dtype: Any) -> Array:
         """An array with whatever is in it, in shared memory where some is at hand: nothing is waited for."""
-        whole, kind, nbytes = _shared.wanted(shape, dtype)
-        memory = self._cut(nbytes, wait=False) if self._is_worth(nbytes) else None
-        made: Array = (aligned(nbytes) if memory is None else memory).view(kind).reshape(whole)
-        return made
+        try:
+            whole, kind, nbytes = _wanted(shape, dtype)
+        except TypeError:  # a list, for one, can't be looked up
+            whole, kind, nbytes = _shared.wanted(shape, dtype)
+        cut = self._cut(nbytes, wait=False) if self._is_worth(nbytes) else None
+        if cut is None:
+            made: Array = aligned(nbytes).view(kind).reshape(whole)
+            return made
+        return np.ndarray(whole, kind, *cut)
 
     def lasting(self, x: Any, *, copy: bool, wait: bool = True) -> Placed | None:
         """x as it is now; None where its bytes had better be sent. Without `copy` it may be x itself."""
@@ -70,9 +76,10 @@ class Slabs:
             return None
         if not copy and (spot := regions.find(array)) is not None:
             return Placed(array, spot)
-        memory = self._cut(array.nbytes, wait=wait)
-        if memory is None:
+        cut = self._cut(array.nbytes, wait=wait)
+        if cut is None:
             return None
+        memory = np.ndarray(array.nbytes, np.uint8, *cut)
         source = wire.ArraySource(array)
         for begin in range(0, array.nbytes, _shared.PIECE_BYTES):
             end = min(begin + _shared.PIECE_BYTES, array.nbytes)
@@ -88,12 +95,12 @@ class Slabs:
     def _is_worth(self, nbytes: int) -> bool:
         return LEAST_BYTES <= nbytes <= _shared.MOST_COPIED_BYTES and self._regions().possible
 
-    def _cut(self, nbytes: int, *, wait: bool) -> Array | None:
-        """So many bytes, at a multiple of 64."""
+    def _cut(self, nbytes: int, *, wait: bool) -> tuple[Array, int] | None:
+        """Memory in which so many bytes are free, and where."""
         regions = self._regions()
         if nbytes > _LARGEST_PART_BYTES:
             loan = regions.lend(nbytes, wait=wait)
-            return None if loan is None else loan.bytes()
+            return None if loan is None else (loan.bytes(), 0)
         # Whatever may take long comes without the lock, for who does not wait.
         slab = self._slab
         gone = wait and slab is not None and regions.find(slab) is None
@@ -110,9 +117,13 @@ class Slabs:
             self._slab, self._used = loan.bytes(), 0
             return self._part(nbytes)
 
-    def _part(self, nbytes: int) -> Array | None:
-        if self._slab is None or self._used + nbytes > self._slab.nbytes:
+    def _part(self, nbytes: int) -> tuple[Array, int] | None:
+        begin = self._used
+        if self._slab is None or begin + nbytes > self._slab.nbytes:
             return None
-        part = self._slab[self._used : self._used + nbytes]
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        return part
+        return self._slab, begin
+
+
+_wanted = functools.lru_cache(maxsize=256)(_shared.wanted)
+"""The same for shapes that come again and again, in the middle of somebody's training."""
