@@ -101,6 +101,7 @@ class Regions:
         self._path = None if path is None or not shared.SUPPORTED else path + shared.SUFFIX
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._ends: select.poll | None = None
         self._age = 0
         self._regions: dict[int, _Region] = {}
         self._addresses: list[int] = []
@@ -185,7 +186,8 @@ class Regions:
 
     def _collect(self) -> None:
         """Take back what is no longer used, let go of what was idle for long, and notice a server that has gone."""
-        if self._socket is not None and _is_over(self._socket):
+        # The server never speaks unless it is asked. Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
+        if self._socket is not None and self._ends is not None and self._ends.poll(0):
             self._forget()
         now = time.monotonic()
         self._take_back(now)
@@ -269,6 +271,8 @@ class Regions:
                 connection.close()
                 raise
             self._socket = connection
+            self._ends = select.poll()
+            self._ends.register(connection, select.POLLIN)
         return self._socket
 
     def _release(self, region: _Region) -> None:
@@ -306,14 +310,6 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def _is_over(connection: socket.socket) -> bool:
-    """Whether the other end is closed: it never speaks unless it is asked."""
-    # Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
-    watch = select.poll()
-    watch.register(connection, select.POLLIN)
-    return bool(watch.poll(0))
 
 
 def aligned(nbytes: int) -> npt.NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from actserve_client.records import Alert
 
 log = logging.getLogger("actserve.watch")
 
-_GATHERING_S = 0.05
+_GATHERING_S = 0.1
 """For how long batches are gathered before they are sent. To wake threads up here and in the server, and a message, cost more than
 to count a small batch; that a report or an alert comes so much later nobody notices."""
 
@@ -40,7 +40,7 @@ class Watch:
 
     `every` takes one batch of so many of each layer. `queue` is how many batches may wait; when it is full, `observe` waits for at most
     `wait_s` seconds (by default not at all), and then drops the batch and counts it. What waits is sent when half of the queue is full, or
-    a twentieth of a second after the first of it came. All other options are those of `Client.monitor`. Nothing that goes wrong reaches the code that observes: the first error is raised by `report` and `close`,
+    a tenth of a second after the first of it came. All other options are those of `Client.monitor`. Nothing that goes wrong reaches the code that observes: the first error is raised by `report` and `close`,
     and batches that come after it are dropped. Arrays are copied; what `observe` costs is the copy. May be shared by threads.
     """
 

@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 from actserve import wire
-from actserve.v1 import compute_pb2, monitor_pb2
+from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
 
 from actserve_server import messages
 from actserve_server.engine.inlets import Chunk
@@ -128,7 +130,8 @@ class MonitorStream:
                 case "layer":
                     yield from self._layer(message, frames)
                 case "batch":
-                    yield from self._batch(message.number, message.batch, frames)
+                    with _Held(self._regions) as held:
+                        yield from self._take(message.number, message.batch, held, frames)
                 case "batches":
                     yield from self._batches(message.number, message.batches)
                 case _:
@@ -197,28 +200,29 @@ class MonitorStream:
                 field="batches",
                 value=len(asked.batches),
             )
-        for number, batch in enumerate(asked.batches, first):
-            self._latest = number
-            yield from self._batch(number, batch, iter(()))
+        with _Held(self._regions) as held:
+            for number, batch in enumerate(asked.batches, first):
+                self._latest = number
+                yield from self._take(number, batch, held, iter(()))
 
-    def _batch(
-        self, number: int, asked: monitor_pb2.MonitorBatch, frames: Iterator[tuple[Message, memoryview]]
+    def _take(
+        self, number: int, asked: monitor_pb2.MonitorBatch, held: _Held, frames: Iterator[tuple[Message, memoryview]]
     ) -> Iterator[bytes]:
         name = asked.layer
-        # Held until all of the batch was looked at.
-        with contextlib.ExitStack() as regions:
-            try:
-                layer = self._known(name)
-                batch = layer.check(tuple(asked.shape))
-                memory = self._memory(asked, batch, regions)
-            except UnknownRegion:
-                raise
-            except RequestError as error:
-                self._refused = number
-                yield _failure(number, name, error, of_layer=False)
-                return
-            chunks = self._chunks(number, batch.nbytes, frames) if memory is None else iter([memory])
-            layer.take(batch, chunks, steady=memory is not None)
+        try:
+            layer = self._known(name)
+            batch = layer.check(tuple(asked.shape))
+            memory = held.bytes_of(asked.shared, batch) if asked.HasField("shared") else None
+        except UnknownRegion:
+            raise
+        except RequestError as error:
+            self._refused = number
+            yield _failure(number, name, error, of_layer=False)
+            return
+        if memory is None:
+            layer.take(batch, self._chunks(number, batch.nbytes, frames))
+        else:
+            layer.take(batch, [Chunk(0, 0, memory)], steady=True)
         for alert in layer.alerts():
             yield monitor_pb2.MonitorResponse(
                 number=number,
@@ -242,14 +246,6 @@ class MonitorStream:
                 allowed=", ".join(self.layers),
             )
         return self.layers[name][1]
-
-    def _memory(self, asked: monitor_pb2.MonitorBatch, batch: Batch, regions: contextlib.ExitStack) -> Chunk | None:
-        """All of a batch that lies in shared memory; None when its bytes travel. Raises UnknownRegion and InvalidOption."""
-        if not asked.HasField("shared"):
-            return None
-        region = regions.enter_context(self._regions.using(asked.shared.region, "batch.shared"))
-        itemsize = batch.plan.subject.dtype.itemsize
-        return Chunk(0, 0, part_of(region, asked.shared, batch.nbytes, itemsize, "shared").data)
 
     def _chunks(self, number: int, size: int, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[Chunk]:
         """The chunks of a batch, or of a state, until so many bytes have come."""
@@ -287,6 +283,30 @@ class MonitorStream:
                 )
         end = monitor_pb2.MonitorSnapshot(through=number)
         yield monitor_pb2.MonitorResponse(number=number, snapshot=end).SerializeToString()
+
+
+class _Held:
+    """The regions that batches lie in, which stay until all of them were looked at: until the end of the block."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+        self._stack = contextlib.ExitStack()
+        self._memories: dict[bytes, npt.NDArray[np.uint8]] = {}
+
+    def bytes_of(self, place: tensor_pb2.SharedMemory, batch: Batch) -> memoryview:
+        """Where a batch lies. Raises UnknownRegion and InvalidOption."""
+        region = self._memories.get(place.region)
+        if region is None:
+            region = self._stack.enter_context(self._regions.using(place.region, "batch.shared"))
+            self._memories[place.region] = region
+        return part_of(region, place, batch.nbytes, batch.plan.subject.dtype.itemsize, "shared").data
+
+    def __enter__(self) -> _Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memories.clear()
+        self._stack.close()
 
 
 def _check_place(chunk: Chunk, expected: int, size: int) -> None:
