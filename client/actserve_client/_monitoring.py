@@ -410,13 +410,14 @@ class _Gathered:
 
     def add(self, number: int, layer: str, array: Array, spot: Spot) -> list[bytes]:
         """Gather a batch; gives the message of those before that it can't go with."""
-        batches = self._message.batches.batches
+        count = len(self._message.batches.batches)
         frames: list[bytes] = []
-        if batches and (number != self._message.number + len(batches) or len(batches) == _MOST_GATHERED):
-            frames = self.flush()
-        if not batches:
+        if count and (number != self._message.number + count or count == _MOST_GATHERED):
+            frames, count = self.flush(), 0
+        if not count:
             self._message.number = number
-        batches.add(layer=layer, shape=array.shape, shared=_shared.place(spot))
+        # Asked for anew: a list that was had before `flush` is no longer the message's.
+        self._message.batches.batches.add(layer=layer, shape=array.shape, shared=_shared.place(spot))
         return frames
 
     def flush(self) -> list[bytes]:

@@ -163,6 +163,15 @@ def test_several_in_one_message_up_to_the_one_that_is_wrong(client: Client) -> N
     assert {layer: int(stats.samples[0]) for layer, stats in report.items()} == {"a": 100, "b": 100}
 
 
+def test_more_batches_than_one_message_has(client: Client) -> None:
+    x = numbers(10, 110)
+    with client.monitor("relu") as monitor:
+        monitor.observe_all(("ab"[number % 2], x) for number in range(600))
+        assert lies_in_region(monitor) == [True] * 600
+        report = monitor.report()
+    assert report["a"].samples[0] == report["b"].samples[0] == 3000
+
+
 async def test_from_asyncio(address: str, client: Client) -> None:
     x = numbers(600, 100)
     first, second, third = np.split(x, 3)
