@@ -343,7 +343,7 @@ class Monitoring:
             if layer.dtype is not None and layer.refused is None:
                 frames.extend(self._begin(name, self._through))
         for sent in self._sent:
-            spot = None if sent.array is None else self.slabs.regions.find(sent.array)
+            spot = None if sent.array is None else self.slabs.regions.find(sent.array, wait=False)
             if sent.array is not None and spot is not None:
                 frames.extend(self._gathered.add(sent.number, sent.layer, sent.array, spot))
             else:

@@ -124,32 +124,41 @@ class Regions:
         """
         if self._path is None or nbytes <= 0:
             return None
-        if not wait:
-            region = self._at_hand(nbytes)
-        else:
-            with self._lock:
-                self._collect()
-                region = self._taken(nbytes) or self._created(nbytes)
+        # Whoever has the lock may be waiting for the server.
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
+            self._collect(release=wait)
+            region = self._taken(nbytes) or (self._created(nbytes) if wait else None)
+        finally:
+            self._lock.release()
         if region is None:
             return None
         loan = Loan(region, nbytes)
         weakref.finalize(loan, self._returned.append, region).atexit = False
         return loan
 
-    def find(self, array: Array) -> Spot | None:
-        """Where an array lies in a region, if it does, and is one piece of little-endian elements."""
+    def find(self, array: Array, *, wait: bool = True) -> Spot | None:
+        """Where an array lies in a region, if it does, and is one piece of little-endian elements.
+
+        Without `wait` also None where another thread waits for the server.
+        """
         if not self._regions or not array.nbytes or not array.flags.c_contiguous:
             return None
         if array.dtype.newbyteorder("<") != array.dtype:
             return None
         address = array.__array_interface__["data"][0]
-        with self._lock:
-            self._collect()
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
+            self._collect(release=wait)
             place = bisect.bisect_right(self._addresses, address) - 1
             if place < 0:
                 return None
             begin = self._addresses[place]
             region = self._regions[begin]
+        finally:
+            self._lock.release()
         if address + array.nbytes > begin + region.mapping.nbytes or region.spoiled:
             return None
         return Spot(region.name, address - begin)
@@ -172,33 +181,14 @@ class Regions:
             self._path = None
             self._forget()
 
-    def _at_hand(self, nbytes: int) -> _Region | None:
-        # Whoever has the lock may be waiting for the server.
-        if not self._lock.acquire(blocking=False):
-            return None
-        try:
-            self._take_back(time.monotonic())
-            return self._taken(nbytes)
-        finally:
-            self._lock.release()
-
     # ---- all of these with the lock ------------------------------------------------------------------------------------
 
-    def _collect(self) -> None:
-        """Take back what is no longer used, let go of what was idle for long, and notice a server that has gone."""
+    def _collect(self, *, release: bool) -> None:
+        """Take back what is no longer used, notice a server that has gone, and tell it what was idle for long where that may take a while."""
         # The server never speaks unless it is asked. Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
         if self._socket is not None and self._ends is not None and self._ends.poll(0):
             self._forget()
         now = time.monotonic()
-        self._take_back(now)
-        for region in [region for region in self._idle if now - region.idle_since > _KEPT_S]:
-            self._idle.remove(region)
-            self._unwanted.append(region)
-        while self._unwanted:
-            self._release(self._unwanted.pop())
-
-    def _take_back(self, now: float) -> None:
-        """Take back what is no longer used."""
         while self._returned:
             region = self._returned.popleft()
             if region.age != self._age:
@@ -208,6 +198,13 @@ class Regions:
             else:
                 region.idle_since = now
                 self._idle.append(region)
+        if not release:
+            return
+        for region in [region for region in self._idle if now - region.idle_since > _KEPT_S]:
+            self._idle.remove(region)
+            self._unwanted.append(region)
+        while self._unwanted:
+            self._release(self._unwanted.pop())
 
     def _taken(self, nbytes: int) -> _Region | None:
         """The smallest idle region that is large enough, and not far too large."""

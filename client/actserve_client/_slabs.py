@@ -74,7 +74,7 @@ class Slabs:
         regions = self._regions()
         if not self._is_worth(array.nbytes):
             return None
-        if not copy and (spot := regions.find(array)) is not None:
+        if not copy and (spot := regions.find(array, wait=wait)) is not None:
             return Placed(array, spot)
         cut = self._cut(array.nbytes, wait=wait)
         if cut is None:
@@ -85,7 +85,7 @@ class Slabs:
             end = min(begin + _shared.PIECE_BYTES, array.nbytes)
             memory[begin:end] = np.frombuffer(source.read(begin, end), np.uint8)
         copied = memory.view(array.dtype.newbyteorder("=")).reshape(array.shape)
-        spot = regions.find(copied)
+        spot = regions.find(copied, wait=wait)
         return None if spot is None else Placed(copied, spot)
 
     def may_wait(self, nbytes: int) -> bool:

@@ -487,7 +487,7 @@ class AsyncMonitor:
     async def _listen(self) -> None:
         while not self._closing:
             error = await self._stream()
-            self._core.broke(error)
+            await asyncio.to_thread(self._core.broke, error)
             if self._closing:
                 return
             try:
