@@ -1,14 +1,15 @@
-"""What a monitor thinks, without any I/O: batches to messages, snapshots and alerts from messages, and how to go on elsewhere.
+"""What a monitor thinks, without any calls: batches to messages, snapshots and alerts from messages, and how to go on elsewhere.
 
-The owner sends what it is given, in order, hands in what comes back, and holds a lock around every call. What has not been
-acknowledged by a snapshot is kept as the messages that carry it: on a new stream `resume` gives them again.
+The owner sends what it is given, in order, hands in what comes back, and holds a lock around every call but those
+about shared memory. What has not been acknowledged by a snapshot is kept, as the messages that carry it or as an array in shared memory: on a new stream
+`resume` gives it again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -17,8 +18,10 @@ from actserve import wire
 from actserve.stats import NeuronStats, StateError
 from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
 
-from actserve_client import _session
-from actserve_client._session import CHUNK_BYTES
+from actserve_client import _session, _shared
+from actserve_client._regions import Regions, Spot
+from actserve_client._session import CHUNK_BYTES, Array
+from actserve_client._slabs import Placed, Slabs
 from actserve_client.errors import ActserveError, InvalidRequest, ServerError, from_status
 from actserve_client.records import Alert
 
@@ -31,6 +34,9 @@ _FIGURES = {
 
 MAX_UNACKNOWLEDGED_BYTES = 64 << 20
 """How much is kept by default until a snapshot holds it."""
+
+_MOST_GATHERED = 256
+"""How many batches go in one message at most, which then has some kilobytes."""
 
 _KEPT_BESIDE_BYTES = 512
 """About what a batch costs beside its bytes."""
@@ -73,6 +79,8 @@ class _Sent:
     layer: str
     frames: list[bytes]
     kept_bytes: int
+    array: Array | None = None
+    """What lies in shared memory, where it stays, instead of frames: they are made when it is sent."""
 
 
 class Monitoring:
@@ -90,7 +98,10 @@ class Monitoring:
         states: Mapping[str, bytes] | None = None,
         name: str = "",
         max_unacknowledged_bytes: int = MAX_UNACKNOWLEDGED_BYTES,
+        regions: Callable[[], Regions] = lambda: Regions(None),
     ) -> None:
+        self.slabs = Slabs(regions)
+        """Memory for batches; not for who holds the lock, as it may ask the server for some."""
         self._name = _session.text(name, "name")
         self._max_bytes = _session.integer(max_unacknowledged_bytes, "max_unacknowledged_bytes", 64)
         if self._max_bytes < 1:
@@ -106,6 +117,7 @@ class Monitoring:
         self._arriving: dict[str, bytearray] = {}
         self._open: set[str] = set()
         self._sent: deque[_Sent] = deque()
+        self._gathered = _Gathered()
         self._kept_bytes = 0
         self._number = 0
         self._asked = 0
@@ -160,13 +172,16 @@ class Monitoring:
         message.header.inputs.append(tensor_pb2.TensorSpec(data_type=wire.data_type_of(found.dtype)))
         message.state_bytes = len(state)
         yield monitor_pb2.MonitorRequest(number=number, layer=message).SerializeToString()
-        yield from _chunks(number, memoryview(state))
+        yield from _chunks(number, wire.ArraySource(np.frombuffer(state, np.uint8)))
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def observe(self, layer: str, x: Any) -> list[bytes]:
-        """The messages that send a batch; they are kept until a snapshot holds it."""
-        array = _session.as_array(x, "x")
+    def observe(self, layer: str, x: Any, placed: Placed | None = None) -> list[bytes]:
+        """The messages that send a batch, apart from what `flush` gives; it is kept until a snapshot holds it.
+
+        `placed` is what `slabs` made of it.
+        """
+        array = _session.as_array(x, "x") if placed is None else placed.array
         if _session.text(layer, "layer") not in self._layers:
             self.declare(layer, None, {})
         found = self._layers[layer]
@@ -187,31 +202,36 @@ class Monitoring:
             )
         frames: list[bytes] = []
         if layer not in self._open:
+            frames.extend(self.flush())
             frames.extend(self._begin(layer, self._number))
         self._number += 1
-        batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
-        own = [monitor_pb2.MonitorRequest(number=self._number, batch=batch).SerializeToString()]
-        source = wire.ArraySource(array)
-        for begin in range(0, array.nbytes, CHUNK_BYTES):
-            own.append(_chunk(self._number, begin, source.read(begin, min(begin + CHUNK_BYTES, array.nbytes))))
-        self._keep(layer, own)
+        if placed is None:
+            own = list(_batch(self._number, layer, array))
+            self._keep(_Sent(self._number, layer, own, sum(map(len, own)) + _KEPT_BESIDE_BYTES))
+            frames.extend([*self.flush(), *own])
+        else:
+            self._keep(_Sent(self._number, layer, [], array.nbytes + _KEPT_BESIDE_BYTES, array))
+            frames.extend(self._gathered.add(self._number, layer, array, placed.spot))
         if self._kept_bytes > self._max_bytes // 2 and self._asked <= self._through:
             # In good time, so that nobody has to wait when the bound is reached.
-            own = [*own, *self.ask()[1]]
-        return [*frames, *own]
+            frames.extend(self.ask()[1])
+        return frames
 
-    def _keep(self, layer: str, frames: list[bytes]) -> None:
-        kept = _Sent(self._number, layer, frames, sum(map(len, frames)) + _KEPT_BESIDE_BYTES)
-        self._sent.append(kept)
-        self._kept_bytes += kept.kept_bytes
+    def flush(self) -> list[bytes]:
+        """The message that sends the batches which lie in shared memory and were observed since the last message."""
+        return self._gathered.flush()
+
+    def _keep(self, sent: _Sent) -> None:
+        self._sent.append(sent)
+        self._kept_bytes += sent.kept_bytes
 
     def has_room(self, size: int) -> bool:
         """Whether a batch of so many bytes may be sent now, or only once a snapshot has come."""
         return not self._sent or self._kept_bytes + size <= self._max_bytes
 
-    def make_room(self) -> list[bytes]:
-        """The messages to send before waiting for room."""
-        return [] if self._asked > self._through else self.ask()[1]
+    def make_room(self) -> tuple[int, list[bytes]]:
+        """The snapshot to wait for when there is no room, by its number as for `ask`, and the messages to send before that."""
+        return (self._asked, self.flush()) if self._asked > self._through else self.ask()
 
     def ask(self) -> tuple[int, list[bytes]]:
         """The message that asks for a snapshot, and its number, by which `has` tells that it came."""
@@ -219,8 +239,8 @@ class Monitoring:
         self._asked = self._number
         request = monitor_pb2.MonitorRequest(number=self._number, snapshot=monitor_pb2.MonitorSnapshotRequest())
         frames = [request.SerializeToString()]
-        self._keep("", frames)
-        return self._number, frames
+        self._keep(_Sent(self._number, "", frames, _KEPT_BESIDE_BYTES))
+        return self._number, [*self.flush(), *frames]
 
     def has(self, number: int) -> bool:
         """Whether a snapshot holds all up to a number."""
@@ -247,7 +267,10 @@ class Monitoring:
                 self._arriving.clear()
                 self._through = max(self._through, message.snapshot.through)
                 while self._sent and self._sent[0].number <= self._through:
-                    self._kept_bytes -= self._sent.popleft().kept_bytes
+                    sent = self._sent.popleft()
+                    self._kept_bytes -= sent.kept_bytes
+                    if sent.array is not None:
+                        self.slabs.regions.known()
             case "alert":
                 return self._take_alert(message.number, message.alert)
             case "failure":
@@ -294,6 +317,11 @@ class Monitoring:
         self._kept_bytes -= sum(sent.kept_bytes for sent in dropped)
         return bool(dropped)
 
+    def broke(self, error: ActserveError) -> None:
+        """Hear why a stream has ended, before `resume` is asked; not for who holds the lock."""
+        if error.reason == _shared.UNKNOWN_REGION:
+            self.slabs.regions.lost()
+
     def add_error(self, error: Exception) -> None:
         """Keep an error for whoever calls next."""
         self._errors.append(error)
@@ -309,12 +337,20 @@ class Monitoring:
         """The messages that begin a new stream: the layers with their last states, and all that no snapshot holds."""
         self._arriving.clear()
         self._open.clear()
+        self.flush()  # they are among those that were sent
         frames: list[bytes] = []
         for name, layer in self._layers.items():
             if layer.dtype is not None and layer.refused is None:
                 frames.extend(self._begin(name, self._through))
         for sent in self._sent:
-            frames.extend(sent.frames)
+            spot = None if sent.array is None else self.slabs.regions.find(sent.array, wait=False)
+            if sent.array is not None and spot is not None:
+                frames.extend(self._gathered.add(sent.number, sent.layer, sent.array, spot))
+            else:
+                frames.extend(self.flush())
+                # The bytes, where the region was another server's.
+                frames.extend(sent.frames if sent.array is None else _batch(sent.number, sent.layer, sent.array))
+        frames.extend(self.flush())
         if self._sent and self._sent[-1].layer:
             # What was sent twice need not be sent a third time.
             frames.extend(self.ask()[1])
@@ -366,14 +402,49 @@ def _words(widths: tuple[int, ...]) -> str:
     return "x".join(map(str, widths))
 
 
-def _chunk(number: int, offset: int, data: memoryview) -> bytes:
-    chunk = monitor_pb2.MonitorChunk(offset_bytes=offset)
-    return wire.frame(monitor_pb2.MonitorRequest(number=number, chunk=chunk), data)
+class _Gathered:
+    """Batches that lie in shared memory and go in one message: their numbers follow one another."""
+
+    def __init__(self) -> None:
+        self._message = monitor_pb2.MonitorRequest()
+
+    def add(self, number: int, layer: str, array: Array, spot: Spot) -> list[bytes]:
+        """Gather a batch; gives the message of those before that it can't go with."""
+        count = len(self._message.batches.batches)
+        frames: list[bytes] = []
+        if count and (number != self._message.number + count or count == _MOST_GATHERED):
+            frames, count = self.flush(), 0
+        if not count:
+            self._message.number = number
+        # Asked for anew: a list that was had before `flush` is no longer the message's.
+        self._message.batches.batches.add(layer=layer, shape=array.shape, shared=_shared.place(spot))
+        return frames
+
+    def flush(self) -> list[bytes]:
+        """The message of all that is gathered, if anything is."""
+        if not self._message.batches.batches:
+            return []
+        frame = self._message.SerializeToString()
+        self._message.Clear()
+        return [frame]
 
 
-def _chunks(number: int, data: memoryview) -> Iterator[bytes]:
-    for begin in range(0, len(data), CHUNK_BYTES):
-        yield _chunk(number, begin, data[begin : begin + CHUNK_BYTES])
+def _batch(number: int, layer: str, array: Array) -> Iterator[bytes]:
+    """The messages of a batch whose bytes are sent."""
+    batch = monitor_pb2.MonitorBatch(layer=layer, shape=array.shape)
+    yield monitor_pb2.MonitorRequest(number=number, batch=batch).SerializeToString()
+    yield from _chunks(number, wire.ArraySource(array))
 
 
-__all__ = ["MAX_UNACKNOWLEDGED_BYTES", "Monitoring"]
+def _chunks(number: int, source: wire.ArraySource) -> Iterator[bytes]:
+    for begin in range(0, source.nbytes, CHUNK_BYTES):
+        request = monitor_pb2.MonitorRequest(number=number, chunk=monitor_pb2.MonitorChunk(offset_bytes=begin))
+        yield wire.frame(request, source.read(begin, min(begin + CHUNK_BYTES, source.nbytes)))
+
+
+def size_of(x: Any) -> int:
+    """How many bytes a batch has."""
+    return int(getattr(x, "nbytes", 0)) or int(np.asarray(x).nbytes)
+
+
+__all__ = ["MAX_UNACKNOWLEDGED_BYTES", "Monitoring", "size_of"]

@@ -105,10 +105,12 @@ class Regions:
         self._path = None if path is None or not shared.SUPPORTED else path + shared.SUFFIX
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._ends: select.poll | None = None
         self._age = 0
         self._regions: dict[int, _Region] = {}
         self._addresses: list[int] = []
         self._idle: list[_Region] = []
+        self._unwanted: list[_Region] = []
         # What finalizers give back, which may run in any thread and at any point, also where the lock is held.
         self._returned: deque[_Region] = deque()
         self._lost = 0
@@ -119,31 +121,46 @@ class Regions:
         """Whether there may be shared memory."""
         return self._path is not None
 
-    def lend(self, nbytes: int) -> Loan | None:
-        """Memory for so many bytes, with whatever is in it; None where there is none to be had."""
+    def lend(self, nbytes: int, *, wait: bool = True) -> Loan | None:
+        """Memory for so many bytes, with whatever is in it; None where there is none to be had.
+
+        Without `wait` it is a region that was used before: nobody is asked, and nothing waited for.
+        """
         if self._path is None or nbytes <= 0:
             return None
-        with self._lock:
-            self._collect()
-            region = self._taken(nbytes) or self._created(nbytes)
+        # Whoever has the lock may be waiting for the server.
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
+            self._collect(release=wait)
+            region = self._taken(nbytes) or (self._created(nbytes) if wait else None)
+        finally:
+            self._lock.release()
         if region is None:
             return None
         return Loan(region, nbytes, self._returned.append)
 
-    def find(self, array: Array) -> Spot | None:
-        """Where an array lies in a region, if it does, and is one piece of little-endian elements."""
+    def find(self, array: Array, *, wait: bool = True) -> Spot | None:
+        """Where an array lies in a region, if it does, and is one piece of little-endian elements.
+
+        Without `wait` also None where another thread waits for the server.
+        """
         if not self._regions or not array.nbytes or not array.flags.c_contiguous:
             return None
         if array.dtype.newbyteorder("<") != array.dtype:
             return None
         address = array.__array_interface__["data"][0]
-        with self._lock:
-            self._collect()
+        if not self._lock.acquire(blocking=wait):
+            return None
+        try:
+            self._collect(release=wait)
             place = bisect.bisect_right(self._addresses, address) - 1
             if place < 0:
                 return None
             begin = self._addresses[place]
             region = self._regions[begin]
+        finally:
+            self._lock.release()
         if address + array.nbytes > begin + region.mapping.nbytes or region.spoiled:
             return None
         return Spot(region.name, address - begin)
@@ -168,9 +185,10 @@ class Regions:
 
     # ---- all of these with the lock ------------------------------------------------------------------------------------
 
-    def _collect(self) -> None:
-        """Take back what is no longer used, let go of what was idle for long, and notice a server that has gone."""
-        if self._socket is not None and _is_over(self._socket):
+    def _collect(self, *, release: bool) -> None:
+        """Take back what is no longer used, notice a server that has gone, and tell it what was idle for long where that may take a while."""
+        # The server never speaks unless it is asked. Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
+        if self._socket is not None and self._ends is not None and self._ends.poll(0):
             self._forget()
         now = time.monotonic()
         while self._returned:
@@ -178,13 +196,17 @@ class Regions:
             if region.age != self._age:
                 continue
             if region.spoiled:
-                self._release(region)
+                self._unwanted.append(region)
             else:
                 region.idle_since = now
                 self._idle.append(region)
+        if not release:
+            return
         for region in [region for region in self._idle if now - region.idle_since > _KEPT_S]:
             self._idle.remove(region)
-            self._release(region)
+            self._unwanted.append(region)
+        while self._unwanted:
+            self._release(self._unwanted.pop())
 
     def _taken(self, nbytes: int) -> _Region | None:
         """The smallest idle region that is large enough, and not far too large."""
@@ -248,6 +270,8 @@ class Regions:
                 connection.close()
                 raise
             self._socket = connection
+            self._ends = select.poll()
+            self._ends.register(connection, select.POLLIN)
         return self._socket
 
     def _release(self, region: _Region) -> None:
@@ -266,6 +290,7 @@ class Regions:
         self._regions.clear()
         self._addresses.clear()
         self._idle.clear()
+        self._unwanted.clear()
 
     def after_fork(self) -> None:
         """In the child: the regions are the parent's, and so is the lock, which another thread of it may have held."""
@@ -284,14 +309,6 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def _is_over(connection: socket.socket) -> bool:
-    """Whether the other end is closed: it never speaks unless it is asked."""
-    # Not by a `recv` that does not wait: on a socket with a timeout, Python makes it wait.
-    watch = select.poll()
-    watch.register(connection, select.POLLIN)
-    return bool(watch.poll(0))
 
 
 def aligned(nbytes: int) -> npt.NDArray[np.uint8]:

@@ -23,7 +23,7 @@ from actserve_client._regions import Loan, Regions, Spot, aligned
 from actserve_client._session import UNARY_BYTES, Array, Assembly, Job, Room, integer, pieces_of
 from actserve_client.errors import InvalidRequest, ServerUnavailable
 
-__all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "goes_in_slices", "way"]
+__all__ = ["LEAST_BYTES", "UNKNOWN_REGION", "SharedCall", "Way", "empty", "goes_in_slices", "place", "wanted", "way"]
 
 LEAST_BYTES = 1 << 18
 """From how many bytes of input on shared memory is worth it; benchmarks/README.md shows where it comes from."""
@@ -183,9 +183,9 @@ def way(job: Job[Any], assembly: Assembly, regions: Regions) -> Way:
     for (begin, stop), spot in zip(spans, spots, strict=True):
         copy = regions.lend(stop - begin) if spot is None else None
         if spot is not None:
-            sources.append(_Source(_place(spot), None))
+            sources.append(_Source(place(spot), None))
         elif copy is not None:
-            sources.append(_Source(_place(copy.spot, first=begin), copy))
+            sources.append(_Source(place(copy.spot, first=begin), copy))
         else:
             return contextlib.nullcontext(job)
     until = spans[0][1] if spans[0][1] < end else None
@@ -228,18 +228,18 @@ def _room(job: Job[Any], regions: Regions, span: tuple[int, int], *, copied: boo
         return None
     out = job.out_array
     if out is not None and (spot := regions.find(out)) is not None:
-        return Room(_bytes(out), None, _place(spot, size=out.nbytes), given=False)
+        return Room(_bytes(out), None, place(spot, size=out.nbytes), given=False)
     begin, stop = span if job.unit_bytes else (0, nbytes)
     loan = regions.lend(stop - begin)
     if loan is None:
         return None
     # A caller keeps what he is given for as long as he likes; a part, or what lies beside copies, is room for the next call instead.
     given = not copied and stop - begin == nbytes
-    return Room(loan.bytes(), loan, _place(loan.spot, begin, stop - begin), given, begin)
+    return Room(loan.bytes(), loan, place(loan.spot, begin, stop - begin), given, begin)
 
 
-def empty(regions: Regions, shape: int | Sequence[int], dtype: Any) -> Array:
-    """An array with whatever is in it: in shared memory where there is some and the array is large enough to gain."""
+def wanted(shape: int | Sequence[int], dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """What somebody wants an array of: its shape, its type, and its bytes. Raises InvalidRequest."""
     kind = np.dtype(dtype)
     try:
         known = wire.data_type_of(kind) in wire.COMPUTABLE
@@ -251,10 +251,15 @@ def empty(regions: Regions, shape: int | Sequence[int], dtype: Any) -> Array:
     whole = tuple(integer(length, "shape", 64) for length in lengths)
     if any(length < 0 for length in whole):
         raise InvalidRequest(f"shape is {list(whole)}, and must have no negative dimension", field="shape")
-    nbytes = wire.byte_count(whole, kind.itemsize)
+    return whole, kind.newbyteorder("="), wire.byte_count(whole, kind.itemsize)
+
+
+def empty(regions: Regions, shape: int | Sequence[int], dtype: Any) -> Array:
+    """An array with whatever is in it: in shared memory where there is some and the array is large enough to gain."""
+    whole, kind, nbytes = wanted(shape, dtype)
     loan = regions.lend(nbytes) if nbytes >= LEAST_BYTES else None
     memory: Array = aligned(nbytes) if loan is None else loan.bytes()
-    made: Array = memory.view(kind.newbyteorder("=")).reshape(whole)
+    made: Array = memory.view(kind).reshape(whole)
     return made
 
 
@@ -265,6 +270,6 @@ def _bytes(array: Array) -> Array:
     return found
 
 
-def _place(spot: Spot, first: int = 0, size: int = 0) -> tensor_pb2.SharedMemory:
+def place(spot: Spot, first: int = 0, size: int = 0) -> tensor_pb2.SharedMemory:
     """What a server is told of a spot, of which byte of a tensor lies there, and for a result of how many there is room for."""
     return tensor_pb2.SharedMemory(region=spot.region, offset_bytes=spot.offset, first_byte=first, size_bytes=size)

@@ -535,6 +535,7 @@ class AsyncClient:
             states=resume,
             name=name,
             max_unacknowledged_bytes=max_unacknowledged_bytes,
+            regions=lambda: self._regions,
         )
 
         async def start(requests: AsyncIterator[bytes]) -> Any:

@@ -649,6 +649,7 @@ class Client:
             states=resume,
             name=name,
             max_unacknowledged_bytes=max_unacknowledged_bytes,
+            regions=lambda: self._regions,
         )
 
         def start(requests: Iterator[bytes]) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from actserve.stats import NeuronStats
 
 from actserve_client import watching
@@ -161,7 +162,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unuse
             return  # the model is being built
         if name not in self._declared:
             try:
-                _copy(output)
+                _array(output)
             except Exception as error:
                 raise InvalidRequest(
                     f"the outputs of the layer {name!r} can't be seen ({error}); where the model is compiled, use "
@@ -172,13 +173,21 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc, name-defined, unuse
             known, parameters = activation
             self._watch.layer(name, known, neuron_axis=1 if first else -1, parameters=parameters)
             self._declared.add(name)
-        self._watch.offer(name, lambda: _copy(output))
+        self._watch.offer(name, lambda: _copy(output, self._watch.empty))
 
 
-def _copy(output: Any) -> Any:
-    found = np.asarray(keras.ops.convert_to_numpy(keras.ops.stop_gradient(output)))
+def _array(output: Any) -> npt.NDArray[Any]:
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.stop_gradient(output)))
+
+
+def _copy(output: Any, empty: Callable[[Any, Any], Any]) -> Any:
+    found = _array(output)
     # It may be the tensor's own memory, which the next layer may write to.
-    return found if found.flags.owndata else found.copy()
+    if found.flags.owndata:
+        return found
+    copied = empty(found.shape, found.dtype)
+    copied[...] = found
+    return copied
 
 
 def _activation(layer: Any, names: frozenset[str]) -> _Known | None:

@@ -10,17 +10,19 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import grpc
 import grpc.aio
 import numpy as np
+import numpy.typing as npt
 from actserve.stats import NeuronStats
 
 from actserve_client import _channel
-from actserve_client._monitoring import Monitoring
+from actserve_client._monitoring import Monitoring, size_of
 from actserve_client.errors import ActserveError, DeadlineExceeded, InvalidRequest, ServerUnavailable
 from actserve_client.options import Retry
 from actserve_client.records import Alert
@@ -75,8 +77,8 @@ def _too_late(what: str) -> DeadlineExceeded:
     return DeadlineExceeded(f"the timeout passed before {what}")
 
 
-def _size(x: Any) -> int:
-    return int(getattr(x, "nbytes", 0)) or int(np.asarray(x).nbytes)
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(deadline - time.monotonic(), 0.0)
 
 
 class Monitor:
@@ -126,21 +128,48 @@ class Monitor:
         with self._changed:
             self._core.declare(layer, activation, options)
 
-    def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """A new array for a batch, with whatever is in it: in memory shared with the server where some is at hand.
+
+        >>> x = monitor.empty((128, 1024)); x[:] = 0
+        >>> monitor.observe("encoder.0", x, copy=False)
+
+        Never waits, so at first it is an array like any other; docs/shared-memory.md has more.
+        """
+        return self._core.slabs.empty(shape, dtype)
+
+    def observe(self, layer: str, x: Any, *, copy: bool = True, timeout: float | None = None) -> None:
         """Take in a batch of a layer; x is copied, and the call returns before it is computed.
 
         >>> monitor.observe("encoder.0", activations)  # (batch, neurons), or as neuron_axis says
 
-        All batches of a layer have one type, and one length of the neuron axes: InvalidRequest otherwise. Waits only while more is
-        unacknowledged than `max_unacknowledged_bytes`.
+        With `copy=False` x may be read until `report`, `snapshot` or `close` has returned, and must not be written to before: an array of
+        `empty` is then not copied at all. All batches of a layer have one type, and one length of the neuron axes: InvalidRequest
+        otherwise. Waits only while more is unacknowledged than `max_unacknowledged_bytes`.
         """
-        size = _size(x)
-        with self._changed:
-            self._check()
-            if not self._core.has_room(size):
-                self._send(self._core.make_room())
-                self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
-            self._send(self._core.observe(layer, x))
+        self.observe_all([(layer, x)], copy=copy, timeout=timeout)
+
+    def observe_all(
+        self, batches: Iterable[tuple[str, Any]], *, copy: bool = True, timeout: float | None = None
+    ) -> None:
+        """Take in several batches, as `observe` does one after another: pairs of a layer and x.
+
+        >>> monitor.observe_all([("encoder.0", first), ("encoder.1", second)])
+
+        Those that lie in shared memory share a message. An error is that of the batch which was asked for last; those before it are in.
+        """
+        try:
+            for layer, x in batches:
+                size = size_of(x)
+                # Without the lock, as the server may be asked for memory.
+                placed = self._core.slabs.lasting(x, copy=copy)
+                with self._changed:
+                    self._check()
+                    self._make_room(size, timeout)
+                    self._send(self._core.observe(layer, x, placed))
+        finally:
+            with self._changed:
+                self._send(self._core.flush())
 
     def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
         """The statistics of each layer over all its batches so far, as `Client.neuron_stats` gives them.
@@ -203,6 +232,15 @@ class Monitor:
             for frame in frames:
                 self._out.put(frame)
 
+    def _make_room(self, size: int, timeout: float | None) -> None:
+        seconds = self._timeout if timeout is None else timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
+        # A snapshot that was asked for earlier may not make room enough.
+        while not self._core.has_room(size):
+            number, frames = self._core.make_room()
+            self._send(frames)
+            self._wait(partial(self._core.has, number), _left(deadline), "there was room for another batch")
+
     def _snapshot(self, timeout: float | None) -> None:
         self._check()
         number, frames = self._core.ask()
@@ -237,6 +275,7 @@ class Monitor:
     def _listen(self) -> None:
         while True:
             error = self._stream()
+            self._core.broke(error)
             with self._changed:
                 if self._closing:
                     return
@@ -325,14 +364,30 @@ class AsyncMonitor:
         """Declare a layer before its first batch; see `Monitor.layer`."""
         self._core.declare(layer, activation, options)
 
-    async def observe(self, layer: str, x: Any, *, timeout: float | None = None) -> None:
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """A new array for a batch, with whatever is in it; see `Monitor.empty`."""
+        return self._core.slabs.empty(shape, dtype)
+
+    async def observe(self, layer: str, x: Any, *, copy: bool = True, timeout: float | None = None) -> None:
         """Take in a batch of a layer; see `Monitor.observe`."""
-        size = _size(x)
-        self._check()
-        if not self._core.has_room(size):
-            self._send(self._core.make_room())
-            await self._wait(lambda: self._core.has_room(size), timeout, "there was room for another batch")
-        self._send(self._core.observe(layer, x))
+        await self.observe_all([(layer, x)], copy=copy, timeout=timeout)
+
+    async def observe_all(
+        self, batches: Iterable[tuple[str, Any]], *, copy: bool = True, timeout: float | None = None
+    ) -> None:
+        """Take in several batches; see `Monitor.observe_all`."""
+        slabs = self._core.slabs
+        try:
+            for layer, x in batches:
+                size = size_of(x)
+                placed = slabs.lasting(x, copy=copy, wait=False)
+                if placed is None and slabs.may_wait(size):
+                    placed = await asyncio.to_thread(slabs.lasting, x, copy=copy)
+                self._check()
+                await self._make_room(size, timeout)
+                self._send(self._core.observe(layer, x, placed))
+        finally:
+            self._send(self._core.flush())
 
     async def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
         """The statistics of each layer over all its batches so far; see `Monitor.report`."""
@@ -388,6 +443,15 @@ class AsyncMonitor:
             for frame in frames:
                 self._out.put_nowait(frame)
 
+    async def _make_room(self, size: int, timeout: float | None) -> None:
+        seconds = self._timeout if timeout is None else timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
+        # A snapshot that was asked for earlier may not make room enough.
+        while not self._core.has_room(size):
+            number, frames = self._core.make_room()
+            self._send(frames)
+            await self._wait(partial(self._core.has, number), _left(deadline), "there was room for another batch")
+
     async def _snapshot(self, timeout: float | None) -> None:
         self._check()
         number, frames = self._core.ask()
@@ -423,6 +487,7 @@ class AsyncMonitor:
     async def _listen(self) -> None:
         while not self._closing:
             error = await self._stream()
+            await asyncio.to_thread(self._core.broke, error)
             if self._closing:
                 return
             try:

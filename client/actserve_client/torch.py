@@ -47,7 +47,7 @@ class ModelWatch:
                 output = output[0]
             if isinstance(output, torch.Tensor) and output.is_floating_point():
                 tensor = output.detach()
-                self._watch.offer(self._layer(name, tensor), lambda: _copy(tensor))
+                self._watch.offer(self._layer(name, tensor), lambda: _copy(tensor, self._watch.empty))
 
         return hook
 
@@ -197,10 +197,23 @@ def _width(tensor: torch.Tensor, axis: Any) -> str:
     return "x".join(str(tensor.shape[one]) for one in inside)
 
 
-def _copy(tensor: torch.Tensor) -> Any:
+_DTYPES = {torch.float16: "float16", torch.float32: "float32", torch.float64: "float64"}
+
+
+def _filled(tensor: torch.Tensor, empty: Callable[[Any, Any], Any]) -> Any:
+    """An array with what a tensor holds."""
+    dtype = _DTYPES.get(_sent(tensor.dtype))
+    if dtype is None:
+        return tensor.cpu().numpy()  # which says what is wrong with it
+    array = empty(tuple(tensor.shape), dtype)
+    torch.from_numpy(array).copy_(tensor)
+    return array
+
+
+def _copy(tensor: torch.Tensor, empty: Callable[[Any, Any], Any]) -> Any:
     """A copy of a tensor as it is now: an array, or a function that fetches it from its device."""
     if tensor.device.type == "cpu":
-        return tensor.to(_sent(tensor.dtype), copy=True).numpy()
+        return _filled(tensor, empty)
     copied = tensor.clone()
     done = None
     if tensor.device.type == "cuda":
@@ -211,7 +224,7 @@ def _copy(tensor: torch.Tensor) -> Any:
     def fetch() -> Any:
         if done is not None:
             done.synchronize()
-        return copied.to(_sent(copied.dtype)).cpu().numpy()
+        return _filled(copied, empty)
 
     return fetch
 

@@ -9,11 +9,12 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from actserve.stats import NeuronStats
 
 from actserve_client._session import integer, number
@@ -22,6 +23,10 @@ from actserve_client.errors import DeadlineExceeded, InvalidRequest
 from actserve_client.records import Alert
 
 log = logging.getLogger("actserve.watch")
+
+_GATHERING_S = 0.1
+"""For how long batches are gathered before they are sent. To wake threads up here and in the server, and a message, cost more than
+to count a small batch; that a report or an alert comes so much later nobody notices."""
 
 
 class Watch:
@@ -34,8 +39,8 @@ class Watch:
     (0.25, 0)
 
     `every` takes one batch of so many of each layer. `queue` is how many batches may wait; when it is full, `observe` waits for at most
-    `wait_s` seconds (by default not at all), and then drops the batch and counts it. All other options are those of
-    `Client.monitor`. Nothing that goes wrong reaches the code that observes: the first error is raised by `report` and `close`,
+    `wait_s` seconds (by default not at all), and then drops the batch and counts it. What waits is sent when half of the queue is full, or
+    a tenth of a second after the first of it came. All other options are those of `Client.monitor`. Nothing that goes wrong reaches the code that observes: the first error is raised by `report` and `close`,
     and batches that come after it are dropped. Arrays are copied; what `observe` costs is the copy. May be shared by threads.
     """
 
@@ -60,10 +65,15 @@ class Watch:
         if not 0 <= self._wait_s <= threading.TIMEOUT_MAX:
             raise InvalidRequest(f"wait_s is {wait_s}, and must be at least 0", field="wait_s")
         self._monitor = client.monitor(activation, **options)
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._arrived = threading.Condition(self._lock)
+        """What the watch's own thread waits for."""
         self._waiting: deque[tuple[str, Callable[[], Any]]] = deque()
         self._reserved = 0
-        self._busy = False
+        self._busy = self._resting = False
+        self._pressing = 0
+        """How many callers wait for what is to be sent."""
         self._closing = False
         self._error: Exception | None = None
         self._offered: Counter[str] = Counter()
@@ -80,19 +90,33 @@ class Watch:
 
     def observe(self, layer: str, x: Any) -> bool:
         """Take in a batch of a layer; whether it was its turn and there was room."""
-        return self.offer(layer, lambda: np.array(x, copy=True))
+        return self.offer(layer, lambda: self._copy(x))
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> npt.NDArray[Any]:
+        """An array for a copy, with whatever is in it; see `Monitor.empty`. It never waits."""
+        return self._monitor.empty(shape, dtype)
+
+    def _copy(self, x: Any) -> Any:
+        given = np.asarray(x)
+        try:
+            copied = self.empty(given.shape, given.dtype)
+        except InvalidRequest:  # of another type; the watch's own thread says so
+            return given.copy()
+        copied[...] = given
+        return copied
 
     def offer(self, layer: str, copy: Callable[[], Any]) -> bool:
         """The same with a function that makes the copy, which is called only when the batch is taken.
 
-        What it gives is an array, or a function that the watch's own thread calls for one.
+        What it gives is an array, or a function that the watch's own thread calls for one; nobody may write to that array any more. One
+        from `empty` is not copied again.
         """
-        with self._changed:
+        with self._lock:
             self._offered[layer] += 1
             if (self._offered[layer] - 1) % self._every:
                 return False
             if self._wait_s and self._full:
-                self._changed.wait_for(lambda: not self._full or self._over, self._wait_s)
+                self._wait(lambda: not self._full or self._over, self._wait_s)
             if self._full or self._over:
                 self._dropped[layer] += 1
                 return False
@@ -101,22 +125,26 @@ class Watch:
         try:
             made = copy()
         except Exception as error:  # noqa: BLE001  # it must not reach the training; report and close raise it
-            with self._changed:
+            with self._lock:
                 self._error = self._error or error
-        with self._changed:
+        with self._lock:
             self._reserved -= 1
-            if made is not None:
-                array = made
-                self._waiting.append((layer, array if callable(array) else lambda: array))
-                self._taken[layer] += 1
-            self._changed.notify_all()
-        return made is not None
+            if made is None:
+                self._changed.notify_all()
+                self._arrived.notify()
+                return False
+            array = made
+            self._waiting.append((layer, array if callable(array) else lambda: array))
+            self._taken[layer] += 1
+            if self._resting or self._pressed:
+                self._arrived.notify()
+        return True
 
     def report(self, *, timeout: float | None = None) -> dict[str, NeuronStats]:
         """The statistics of each layer over all batches taken so far. Waits until they are through, for `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._idle or self._error is not None, timeout):
+        with self._lock:
+            if not self._wait(lambda: self._idle or self._error is not None, timeout):
                 raise DeadlineExceeded("the timeout passed before all batches were through")
             if self._error is not None:
                 raise self._error
@@ -154,6 +182,7 @@ class Watch:
             first = not self._closing
             self._closing = True
             self._changed.notify_all()
+            self._arrived.notify()
         self._thread.join()
         if not first:
             return
@@ -184,6 +213,19 @@ class Watch:
 
     # ---- under the lock --------------------------------------------------------------------------------------------
 
+    def _wait(self, until: Callable[[], bool], timeout: float | None) -> bool:
+        self._pressing += 1
+        self._arrived.notify()
+        try:
+            return self._changed.wait_for(until, timeout)
+        finally:
+            self._pressing -= 1
+
+    @property
+    def _pressed(self) -> bool:
+        """Whether what waits is to be sent at once."""
+        return bool(self._pressing) or self._closing or 2 * len(self._waiting) >= self._bound
+
     @property
     def _full(self) -> bool:
         return len(self._waiting) + self._reserved >= self._bound
@@ -199,26 +241,42 @@ class Watch:
     # ---- the watch's own thread ------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
-                self._changed.wait_for(lambda: self._waiting or (self._closing and not self._reserved))
-                if not self._waiting:
-                    return
-                layer, array = self._waiting.popleft()
-                self._busy = True
-                # A place is free as soon as its batch is out of the queue.
-                self._changed.notify_all()
+        while count := self._gathered():
             try:
-                self._monitor.observe(layer, array())
+                self._monitor.observe_all(self._next(count), copy=False)
             except Exception as error:  # noqa: BLE001  # report and close raise it
-                with self._changed:
+                with self._lock:
                     self._error = self._error or error
                     for dropped, _ in self._waiting:
                         self._dropped[dropped] += 1
                         self._taken[dropped] -= 1
                     self._waiting.clear()
+
+    def _gathered(self) -> int:
+        """How many batches are to be sent, once it is time; 0 at the end."""
+        with self._lock:
+            self._busy = False
+            self._changed.notify_all()
+            while not self._waiting:
+                if self._closing and not self._reserved:
+                    return 0
+                self._resting = True
+                self._arrived.wait()
+                self._resting = False
+            self._arrived.wait_for(lambda: self._pressed, _GATHERING_S)
+            self._busy = True
+            return max(len(self._waiting), 1)
+
+    def _next(self, count: int) -> Iterator[tuple[str, Any]]:
+        for _ in range(count):
+            with self._lock:
+                if not self._waiting:
+                    return
+                layer, array = self._waiting.popleft()
+                # A place is free as soon as its batch is out of the queue.
+                if self._pressing:
+                    self._changed.notify_all()
+            yield layer, array()
 
 
 __all__ = ["Watch"]

@@ -1,7 +1,8 @@
 """The Monitor call: its frames to layers and their batches, and states, alerts and refusals to messages.
 
 A layer or a batch that is refused says so under its number, and the stream goes on. What makes what follows unintelligible ends the
-call, and so does what spoils a layer in the middle of a batch: the caller has the last snapshot, and all that came after it.
+call, and so does what spoils a layer in the middle of a batch, or a batch that lies in a region that is not this server's: the caller has
+the last snapshot, and all that came after it.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import threading
 from collections.abc import Iterator
 
 import grpc
+import numpy as np
+import numpy.typing as npt
 from actserve import wire
-from actserve.v1 import monitor_pb2
+from actserve.v1 import compute_pb2, monitor_pb2, tensor_pb2
 
 from actserve_server import messages
 from actserve_server.engine.inlets import Chunk
-from actserve_server.engine.layers import Layer, Thresholds
+from actserve_server.engine.layers import Batch, Layer, Thresholds
 from actserve_server.engine.names import BUILT_IN, Names
 from actserve_server.engine.plan import Limits
 from actserve_server.errors import (
@@ -29,8 +32,11 @@ from actserve_server.errors import (
     RequestError,
     StreamEndedEarly,
     UnexpectedFrame,
+    UnknownRegion,
 )
 from actserve_server.kernels.threads import Team
+from actserve_server.placement import part_of
+from actserve_server.regions import Regions
 from actserve_server.status import status_of
 from actserve_server.watched import Watched
 
@@ -90,9 +96,10 @@ class Monitors:
 class MonitorStream:
     """One call of Monitor."""
 
-    def __init__(self, limits: Limits, team: Team, names: Names = BUILT_IN) -> None:
+    def __init__(self, limits: Limits, team: Team, regions: Regions, names: Names = BUILT_IN) -> None:
         self._limits = limits
         self._team = team
+        self._regions = regions
         self._names = names
         self._latest = 0
         self._refused = -1
@@ -123,7 +130,10 @@ class MonitorStream:
                 case "layer":
                     yield from self._layer(message, frames)
                 case "batch":
-                    yield from self._batch(message, frames)
+                    with _Held(self._regions) as held:
+                        yield from self._take(message.number, message.batch, held, frames)
+                case "batches":
+                    yield from self._batches(message.number, message.batches)
                 case _:
                     yield from self._snapshot(message.number)
 
@@ -133,6 +143,7 @@ class MonitorStream:
         asked = message.layer
         try:
             self._check_names(asked)
+            _check_places(asked.header)
             limit = self._limits.max_slice_bytes
             if asked.state_bytes > limit:
                 raise LimitExceeded(
@@ -182,23 +193,36 @@ class MonitorStream:
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def _batch(self, message: Message, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[bytes]:
-        number, name = message.number, message.batch.layer
+    def _batches(self, first: int, asked: monitor_pb2.MonitorBatches) -> Iterator[bytes]:
+        if not asked.batches or not all(batch.HasField("shared") for batch in asked.batches):
+            raise UnexpectedFrame(
+                f"the batches from number {first} on must be at least one, and all lie in shared memory",
+                field="batches",
+                value=len(asked.batches),
+            )
+        with _Held(self._regions) as held:
+            for number, batch in enumerate(asked.batches, first):
+                self._latest = number
+                yield from self._take(number, batch, held, iter(()))
+
+    def _take(
+        self, number: int, asked: monitor_pb2.MonitorBatch, held: _Held, frames: Iterator[tuple[Message, memoryview]]
+    ) -> Iterator[bytes]:
+        name = asked.layer
         try:
-            if name not in self.layers:
-                raise InvalidOption(
-                    f"there is no layer {name!r} on this stream; send its header first",
-                    field="layer",
-                    value=name,
-                    allowed=", ".join(self.layers),
-                )
-            _, layer = self.layers[name]
-            planned = layer.begin(tuple(message.batch.shape))
+            layer = self._known(name)
+            batch = layer.check(tuple(asked.shape))
+            memory = held.bytes_of(asked.shared, batch) if asked.HasField("shared") else None
+        except UnknownRegion:
+            raise
         except RequestError as error:
             self._refused = number
             yield _failure(number, name, error, of_layer=False)
             return
-        layer.take(planned, self._chunks(number, planned.inputs[0].sent_bytes, frames))
+        if memory is None:
+            layer.take(batch, self._chunks(number, batch.nbytes, frames))
+        else:
+            layer.take(batch, [Chunk(0, 0, memory)], steady=True)
         for alert in layer.alerts():
             yield monitor_pb2.MonitorResponse(
                 number=number,
@@ -212,6 +236,16 @@ class MonitorStream:
             ).SerializeToString()
         if layer.snapshot_due:
             yield from self._snapshot(number)
+
+    def _known(self, name: str) -> Layer:
+        if name not in self.layers:
+            raise InvalidOption(
+                f"there is no layer {name!r} on this stream; send its header first",
+                field="layer",
+                value=name,
+                allowed=", ".join(self.layers),
+            )
+        return self.layers[name][1]
 
     def _chunks(self, number: int, size: int, frames: Iterator[tuple[Message, memoryview]]) -> Iterator[Chunk]:
         """The chunks of a batch, or of a state, until so many bytes have come."""
@@ -251,6 +285,30 @@ class MonitorStream:
         yield monitor_pb2.MonitorResponse(number=number, snapshot=end).SerializeToString()
 
 
+class _Held:
+    """The regions that batches lie in, which stay until all of them were looked at: until the end of the block."""
+
+    def __init__(self, regions: Regions) -> None:
+        self._regions = regions
+        self._stack = contextlib.ExitStack()
+        self._memories: dict[bytes, npt.NDArray[np.uint8]] = {}
+
+    def bytes_of(self, place: tensor_pb2.SharedMemory, batch: Batch) -> memoryview:
+        """Where a batch lies. Raises UnknownRegion and InvalidOption."""
+        region = self._memories.get(place.region)
+        if region is None:
+            region = self._stack.enter_context(self._regions.using(place.region, "batch.shared"))
+            self._memories[place.region] = region
+        return part_of(region, place, batch.nbytes, batch.plan.subject.dtype.itemsize, "shared").data
+
+    def __enter__(self) -> _Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._memories.clear()
+        self._stack.close()
+
+
 def _check_place(chunk: Chunk, expected: int, size: int) -> None:
     if chunk.offset != expected or expected + len(chunk.data) > size:
         raise ChunkOutOfPlace(
@@ -259,6 +317,13 @@ def _check_place(chunk: Chunk, expected: int, size: int) -> None:
             field="chunk.offset_bytes",
             value=chunk.offset,
             allowed=expected,
+        )
+
+
+def _check_places(header: compute_pb2.JobHeader) -> None:
+    if header.HasField("result") or any(spec.HasField("shared") for spec in header.inputs):
+        raise InvalidOption(
+            "a layer has no place in shared memory; its batches may have one each", field="header.inputs[0].shared"
         )
 
 

@@ -21,7 +21,7 @@ from actserve_server.modes.base import Array
 from actserve_server.modes.maps import Derivative, Forward
 from actserve_server.regions import Regions
 
-__all__ = ["NOWHERE", "Placement", "placed"]
+__all__ = ["NOWHERE", "Placement", "part_of", "placed"]
 
 Memory = npt.NDArray[np.uint8]
 
@@ -67,16 +67,7 @@ def placed(header: compute_pb2.JobHeader, planned: Plan, regions: Regions) -> It
         def memory(place: tensor_pb2.SharedMemory, nbytes: int, field: str) -> Memory:
             """So many bytes from a place on."""
             region = held.enter_context(regions.using(place.region, field))
-            offset = place.offset_bytes
-            if offset < 0 or offset % itemsize or offset + nbytes > region.nbytes:
-                raise InvalidOption(
-                    f"{nbytes:,} bytes at byte {offset:,} do not lie within the region of {region.nbytes:,} bytes, or not at a multiple "
-                    f"of {itemsize}",
-                    field=f"{field}.offset_bytes",
-                    value=offset,
-                    allowed=f"multiples of {itemsize} up to {max(region.nbytes - nbytes, 0)}",
-                )
-            return region[offset : offset + nbytes]
+            return part_of(region, place, nbytes, itemsize, field)
 
         def needed(index: int, place: tensor_pb2.SharedMemory) -> Memory:
             """What the job needs of an input."""
@@ -117,6 +108,20 @@ def _skipped(place: tensor_pb2.SharedMemory, begin: int, itemsize: int, field: s
             allowed=f"multiples of {itemsize} up to {begin}",
         )
     return begin - first
+
+
+def part_of(region: Memory, place: tensor_pb2.SharedMemory, nbytes: int, itemsize: int, field: str) -> Memory:
+    """So many bytes at a place in a region. Raises InvalidOption when they do not all lie there, or askew."""
+    offset = place.offset_bytes
+    if offset < 0 or offset % itemsize or offset + nbytes > region.nbytes:
+        raise InvalidOption(
+            f"{nbytes:,} bytes at byte {offset:,} do not lie within the region of {region.nbytes:,} bytes, or not at a multiple "
+            f"of {itemsize}",
+            field=f"{field}.offset_bytes",
+            value=offset,
+            allowed=f"multiples of {itemsize} up to {max(region.nbytes - nbytes, 0)}",
+        )
+    return region[offset : offset + nbytes]
 
 
 def _room(place: tensor_pb2.SharedMemory) -> int:

@@ -243,7 +243,7 @@ class Servicer:
 
     def monitor(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Neuron health over named layers and batches, for as long as the caller likes or until the server drains."""
-        stream = MonitorStream(self._limits, self._team, self._registry)
+        stream = MonitorStream(self._limits, self._team, self._regions, self._registry)
         with self._gate, self._monitors.opened(stream, context):
             yield from stream.responses(raws)
 

@@ -28,6 +28,7 @@ from actserve_client.errors import ActserveError
 from actserve_server.app import Server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unmannerly import Raw
 
 pytestmark = pytest.mark.skipif(not shared.SUPPORTED, reason="sealed memfds are Linux's")
 
@@ -388,33 +389,6 @@ def test_a_call_that_is_given_up_leaves_its_memory_to_nobody(client: Client) -> 
 
 
 # ---- a client that misbehaves --------------------------------------------------------------------------------------
-
-
-class Raw:
-    """A client of the broker and of gRPC without any manners."""
-
-    def __init__(self, server: Server) -> None:
-        address = server.addresses[0]
-        self.socket = shared.endpoint()
-        self.socket.settimeout(60)
-        self.socket.connect(address.removeprefix("unix:") + shared.SUFFIX)
-        self.hello = shared.Hello.unpack(self.socket.recv(100))
-        self.channel = grpc.insecure_channel(address)
-        self.compute: Any = self.channel.unary_stream(_channel.COMPUTE)
-        self.compute_stream: Any = self.channel.stream_stream(_channel.COMPUTE_STREAM)
-
-    def ask(self, nbytes: int) -> tuple[shared.Answer, int]:
-        self.socket.sendall(shared.Request(shared.CREATE, nbytes).pack())
-        raw, descriptors, _, _ = socket.recv_fds(self.socket, 100, 1)
-        return shared.Answer.unpack(raw), descriptors[0] if descriptors else -1
-
-    def call(self, header: Any, data: bytes = b"") -> list[Any]:
-        request = compute_pb2.ComputeRequest(header=header, data=data).SerializeToString()
-        return [compute_pb2.ComputeResponse.FromString(raw) for raw in self.compute(request, timeout=300)]
-
-    def close(self) -> None:
-        self.socket.close()
-        self.channel.close()
 
 
 @pytest.fixture

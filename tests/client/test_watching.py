@@ -81,6 +81,15 @@ def test_an_error_shows_in_the_report_and_nowhere_else(client: Client) -> None:
     assert watch.observe("a", X) is False
 
 
+def test_an_array_of_another_type_is_refused_where_it_is_sent(client: Client) -> None:
+    watch = Watch(client)
+    assert watch.observe("a", np.arange(5))
+    with pytest.raises(InvalidRequest, match="x is an array of int64"):
+        watch.report()
+    with pytest.raises(InvalidRequest):
+        watch.close()
+
+
 def test_an_error_of_the_copy(client: Client) -> None:
     watch = Watch(client)
     assert watch.offer("a", lambda: 1 / 0) is False  # type: ignore[arg-type, return-value]

@@ -23,7 +23,7 @@ def filled() -> Layer:
     mode = NeuronStatistics({"input": "post"})
     job = Job(activation="identity", mode=mode, parameters={}, inputs=(Tensor("x", X.dtype, ()),))
     layer = Layer(job, LIMITS, thresholds=Thresholds({"nan_count": 1.0}))
-    layer.take(layer.begin(X.shape), [Chunk(0, 0, memoryview(X).cast("B"))])
+    layer.take(layer.check(X.shape), [Chunk(0, 0, memoryview(X).cast("B"))])
     return layer
 
 

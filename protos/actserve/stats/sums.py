@@ -50,15 +50,20 @@ class ExactSums:
     @classmethod
     def of(cls, limbs: npt.NDArray[np.int64], first: int) -> ExactSums:
         """The sums that limbs make which may hold more than a digit, or less than none, as long as their total does not."""
-        carried = np.zeros((limbs.shape[0], limbs.shape[1] + 2), np.int64)
-        carried[:, : limbs.shape[1]] = limbs
-        for k in range(carried.shape[1] - 1):
-            carried[:, k + 1] += carried[:, k] >> _DIGIT_BITS
-            carried[:, k] &= _DIGIT
-        used = np.flatnonzero(carried.any(axis=0))
+        used = np.flatnonzero(limbs.any(axis=0))
         if not used.size:
             return cls.none(limbs.shape[0])
-        return cls(first + int(used[0]), carried[:, used[0] : used[-1] + 1].astype(np.uint32))
+        # Digit by digit, so that each step is over numbers that lie together.
+        begin, width = int(used[0]), int(used[-1] - used[0]) + 1
+        carried = np.zeros((width + 2, limbs.shape[0]), np.int64)
+        carried[:width] = limbs[:, begin : begin + width].T
+        for k in range(width + 1):
+            carried[k + 1] += carried[k] >> _DIGIT_BITS
+            carried[k] &= _DIGIT
+        used = np.flatnonzero(carried.any(axis=1))
+        if not used.size:
+            return cls.none(limbs.shape[0])
+        return cls(first + begin + int(used[0]), carried[used[0] : used[-1] + 1].astype(np.uint32).T)
 
     def merge(self, other: ExactSums) -> ExactSums:
         """The sums of both."""

@@ -23,38 +23,41 @@ _sym_db = _symbol_database.Default()
 
 
 from actserve.v1 import compute_pb2 as actserve_dot_v1_dot_compute__pb2
+from actserve.v1 import tensor_pb2 as actserve_dot_v1_dot_tensor__pb2
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/monitor.proto\x12\x0b\x61\x63tserve.v1\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x17google/rpc/status.proto\"\xea\x01\n\x11MonitorThresholds\x12\x1a\n\rdead_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x64ormant_fraction\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12saturated_fraction\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tnan_count\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\revery_samples\x18\x05 \x01(\x03\x42\x10\n\x0e_dead_fractionB\x13\n\x11_dormant_fractionB\x15\n\x13_saturated_fractionB\x0c\n\n_nan_count\"\xbf\x01\n\x0cMonitorLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12&\n\x06header\x18\x02 \x01(\x0b\x32\x16.actserve.v1.JobHeader\x12\x32\n\nthresholds\x18\x03 \x01(\x0b\x32\x1e.actserve.v1.MonitorThresholds\x12\x1e\n\x16snapshot_every_samples\x18\x04 \x01(\x03\x12\x0f\n\x07monitor\x18\x05 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\",\n\x0cMonitorBatch\x12\r\n\x05layer\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"$\n\x0cMonitorChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\"\x18\n\x16MonitorSnapshotRequest\"\xf5\x01\n\x0eMonitorRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x05layer\x18\x02 \x01(\x0b\x32\x19.actserve.v1.MonitorLayerH\x00\x12*\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x19.actserve.v1.MonitorBatchH\x00\x12*\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x19.actserve.v1.MonitorChunkH\x00\x12\x37\n\x08snapshot\x18\x05 \x01(\x0b\x32#.actserve.v1.MonitorSnapshotRequestH\x00\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\x42\x07\n\x05\x66rame\"H\n\x0cMonitorState\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\"\"\n\x0fMonitorSnapshot\x12\x0f\n\x07through\x18\x01 \x01(\x03\"\x81\x01\n\x0cMonitorAlert\x12\r\n\x05layer\x18\x01 \x01(\t\x12*\n\x06\x66igure\x18\x02 \x01(\x0e\x32\x1a.actserve.v1.MonitorFigure\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x14\n\x0csample_count\x18\x05 \x01(\x03\"T\n\x0eMonitorFailure\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08of_layer\x18\x02 \x01(\x08\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xf3\x01\n\x0fMonitorResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x19.actserve.v1.MonitorStateH\x00\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1c.actserve.v1.MonitorSnapshotH\x00\x12*\n\x05\x61lert\x18\x04 \x01(\x0b\x32\x19.actserve.v1.MonitorAlertH\x00\x12.\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.actserve.v1.MonitorFailureH\x00\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\x42\x07\n\x05\x66rame*\xbb\x01\n\rMonitorFigure\x12\x1e\n\x1aMONITOR_FIGURE_UNSPECIFIED\x10\x00\x12 \n\x1cMONITOR_FIGURE_DEAD_FRACTION\x10\x01\x12#\n\x1fMONITOR_FIGURE_DORMANT_FRACTION\x10\x02\x12%\n!MONITOR_FIGURE_SATURATED_FRACTION\x10\x03\x12\x1c\n\x18MONITOR_FIGURE_NAN_COUNT\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61\x63tserve/v1/monitor.proto\x12\x0b\x61\x63tserve.v1\x1a\x19\x61\x63tserve/v1/compute.proto\x1a\x18\x61\x63tserve/v1/tensor.proto\x1a\x17google/rpc/status.proto\"\xea\x01\n\x11MonitorThresholds\x12\x1a\n\rdead_fraction\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1d\n\x10\x64ormant_fraction\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1f\n\x12saturated_fraction\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x16\n\tnan_count\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x15\n\revery_samples\x18\x05 \x01(\x03\x42\x10\n\x0e_dead_fractionB\x13\n\x11_dormant_fractionB\x15\n\x13_saturated_fractionB\x0c\n\n_nan_count\"\xbf\x01\n\x0cMonitorLayer\x12\r\n\x05layer\x18\x01 \x01(\t\x12&\n\x06header\x18\x02 \x01(\x0b\x32\x16.actserve.v1.JobHeader\x12\x32\n\nthresholds\x18\x03 \x01(\x0b\x32\x1e.actserve.v1.MonitorThresholds\x12\x1e\n\x16snapshot_every_samples\x18\x04 \x01(\x03\x12\x0f\n\x07monitor\x18\x05 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x06 \x01(\x03\"W\n\x0cMonitorBatch\x12\r\n\x05layer\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\x12)\n\x06shared\x18\x03 \x01(\x0b\x32\x19.actserve.v1.SharedMemory\"<\n\x0eMonitorBatches\x12*\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x19.actserve.v1.MonitorBatch\"$\n\x0cMonitorChunk\x12\x14\n\x0coffset_bytes\x18\x01 \x01(\x03\"\x18\n\x16MonitorSnapshotRequest\"\xa5\x02\n\x0eMonitorRequest\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x05layer\x18\x02 \x01(\x0b\x32\x19.actserve.v1.MonitorLayerH\x00\x12*\n\x05\x62\x61tch\x18\x03 \x01(\x0b\x32\x19.actserve.v1.MonitorBatchH\x00\x12*\n\x05\x63hunk\x18\x04 \x01(\x0b\x32\x19.actserve.v1.MonitorChunkH\x00\x12\x37\n\x08snapshot\x18\x05 \x01(\x0b\x32#.actserve.v1.MonitorSnapshotRequestH\x00\x12.\n\x07\x62\x61tches\x18\x06 \x01(\x0b\x32\x1b.actserve.v1.MonitorBatchesH\x00\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\x42\x07\n\x05\x66rame\"H\n\x0cMonitorState\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x13\n\x0bstate_bytes\x18\x02 \x01(\x03\x12\x14\n\x0coffset_bytes\x18\x03 \x01(\x03\"\"\n\x0fMonitorSnapshot\x12\x0f\n\x07through\x18\x01 \x01(\x03\"\x81\x01\n\x0cMonitorAlert\x12\r\n\x05layer\x18\x01 \x01(\t\x12*\n\x06\x66igure\x18\x02 \x01(\x0e\x32\x1a.actserve.v1.MonitorFigure\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x11\n\tthreshold\x18\x04 \x01(\x01\x12\x14\n\x0csample_count\x18\x05 \x01(\x03\"T\n\x0eMonitorFailure\x12\r\n\x05layer\x18\x01 \x01(\t\x12\x10\n\x08of_layer\x18\x02 \x01(\x08\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\xf3\x01\n\x0fMonitorResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12*\n\x05state\x18\x02 \x01(\x0b\x32\x19.actserve.v1.MonitorStateH\x00\x12\x30\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1c.actserve.v1.MonitorSnapshotH\x00\x12*\n\x05\x61lert\x18\x04 \x01(\x0b\x32\x19.actserve.v1.MonitorAlertH\x00\x12.\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x1b.actserve.v1.MonitorFailureH\x00\x12\r\n\x04\x64\x61ta\x18\xe8\x07 \x01(\x0c\x42\x07\n\x05\x66rame*\xbb\x01\n\rMonitorFigure\x12\x1e\n\x1aMONITOR_FIGURE_UNSPECIFIED\x10\x00\x12 \n\x1cMONITOR_FIGURE_DEAD_FRACTION\x10\x01\x12#\n\x1fMONITOR_FIGURE_DORMANT_FRACTION\x10\x02\x12%\n!MONITOR_FIGURE_SATURATED_FRACTION\x10\x03\x12\x1c\n\x18MONITOR_FIGURE_NAN_COUNT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'actserve.v1.monitor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MONITORFIGURE']._serialized_start=1458
-  _globals['_MONITORFIGURE']._serialized_end=1645
-  _globals['_MONITORTHRESHOLDS']._serialized_start=95
-  _globals['_MONITORTHRESHOLDS']._serialized_end=329
-  _globals['_MONITORLAYER']._serialized_start=332
-  _globals['_MONITORLAYER']._serialized_end=523
-  _globals['_MONITORBATCH']._serialized_start=525
-  _globals['_MONITORBATCH']._serialized_end=569
-  _globals['_MONITORCHUNK']._serialized_start=571
-  _globals['_MONITORCHUNK']._serialized_end=607
-  _globals['_MONITORSNAPSHOTREQUEST']._serialized_start=609
-  _globals['_MONITORSNAPSHOTREQUEST']._serialized_end=633
-  _globals['_MONITORREQUEST']._serialized_start=636
-  _globals['_MONITORREQUEST']._serialized_end=881
-  _globals['_MONITORSTATE']._serialized_start=883
-  _globals['_MONITORSTATE']._serialized_end=955
-  _globals['_MONITORSNAPSHOT']._serialized_start=957
-  _globals['_MONITORSNAPSHOT']._serialized_end=991
-  _globals['_MONITORALERT']._serialized_start=994
-  _globals['_MONITORALERT']._serialized_end=1123
-  _globals['_MONITORFAILURE']._serialized_start=1125
-  _globals['_MONITORFAILURE']._serialized_end=1209
-  _globals['_MONITORRESPONSE']._serialized_start=1212
-  _globals['_MONITORRESPONSE']._serialized_end=1455
+  _globals['_MONITORFIGURE']._serialized_start=1637
+  _globals['_MONITORFIGURE']._serialized_end=1824
+  _globals['_MONITORTHRESHOLDS']._serialized_start=121
+  _globals['_MONITORTHRESHOLDS']._serialized_end=355
+  _globals['_MONITORLAYER']._serialized_start=358
+  _globals['_MONITORLAYER']._serialized_end=549
+  _globals['_MONITORBATCH']._serialized_start=551
+  _globals['_MONITORBATCH']._serialized_end=638
+  _globals['_MONITORBATCHES']._serialized_start=640
+  _globals['_MONITORBATCHES']._serialized_end=700
+  _globals['_MONITORCHUNK']._serialized_start=702
+  _globals['_MONITORCHUNK']._serialized_end=738
+  _globals['_MONITORSNAPSHOTREQUEST']._serialized_start=740
+  _globals['_MONITORSNAPSHOTREQUEST']._serialized_end=764
+  _globals['_MONITORREQUEST']._serialized_start=767
+  _globals['_MONITORREQUEST']._serialized_end=1060
+  _globals['_MONITORSTATE']._serialized_start=1062
+  _globals['_MONITORSTATE']._serialized_end=1134
+  _globals['_MONITORSNAPSHOT']._serialized_start=1136
+  _globals['_MONITORSNAPSHOT']._serialized_end=1170
+  _globals['_MONITORALERT']._serialized_start=1173
+  _globals['_MONITORALERT']._serialized_end=1302
+  _globals['_MONITORFAILURE']._serialized_start=1304
+  _globals['_MONITORFAILURE']._serialized_end=1388
+  _globals['_MONITORRESPONSE']._serialized_start=1391
+  _globals['_MONITORRESPONSE']._serialized_end=1634
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from actserve.v1 import compute_pb2 as _compute_pb2
+from actserve.v1 import tensor_pb2 as _tensor_pb2
 from google.rpc import status_pb2 as _status_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -53,12 +54,20 @@ class MonitorLayer(_message.Message):
     def __init__(self, layer: _Optional[str] = ..., header: _Optional[_Union[_compute_pb2.JobHeader, _Mapping]] = ..., thresholds: _Optional[_Union[MonitorThresholds, _Mapping]] = ..., snapshot_every_samples: _Optional[int] = ..., monitor: _Optional[str] = ..., state_bytes: _Optional[int] = ...) -> None: ...
 
 class MonitorBatch(_message.Message):
-    __slots__ = ("layer", "shape")
+    __slots__ = ("layer", "shape", "shared")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     SHAPE_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
     layer: str
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, layer: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    shared: _tensor_pb2.SharedMemory
+    def __init__(self, layer: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[_tensor_pb2.SharedMemory, _Mapping]] = ...) -> None: ...
+
+class MonitorBatches(_message.Message):
+    __slots__ = ("batches",)
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    batches: _containers.RepeatedCompositeFieldContainer[MonitorBatch]
+    def __init__(self, batches: _Optional[_Iterable[_Union[MonitorBatch, _Mapping]]] = ...) -> None: ...
 
 class MonitorChunk(_message.Message):
     __slots__ = ("offset_bytes",)
@@ -71,20 +80,22 @@ class MonitorSnapshotRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class MonitorRequest(_message.Message):
-    __slots__ = ("number", "layer", "batch", "chunk", "snapshot", "data")
+    __slots__ = ("number", "layer", "batch", "chunk", "snapshot", "batches", "data")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     LAYER_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     CHUNK_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     number: int
     layer: MonitorLayer
     batch: MonitorBatch
     chunk: MonitorChunk
     snapshot: MonitorSnapshotRequest
+    batches: MonitorBatches
     data: bytes
-    def __init__(self, number: _Optional[int] = ..., layer: _Optional[_Union[MonitorLayer, _Mapping]] = ..., batch: _Optional[_Union[MonitorBatch, _Mapping]] = ..., chunk: _Optional[_Union[MonitorChunk, _Mapping]] = ..., snapshot: _Optional[_Union[MonitorSnapshotRequest, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, number: _Optional[int] = ..., layer: _Optional[_Union[MonitorLayer, _Mapping]] = ..., batch: _Optional[_Union[MonitorBatch, _Mapping]] = ..., chunk: _Optional[_Union[MonitorChunk, _Mapping]] = ..., snapshot: _Optional[_Union[MonitorSnapshotRequest, _Mapping]] = ..., batches: _Optional[_Union[MonitorBatches, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class MonitorState(_message.Message):
     __slots__ = ("layer", "state_bytes", "offset_bytes")

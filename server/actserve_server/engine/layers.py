@@ -60,6 +60,21 @@ class Alert:
     samples: int
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch that was checked, and what it is counted in where the layer has nothing for such batches yet."""
+
+    plan: Plan
+    empty: NeuronStats
+    tally: NeuronTally
+    slopes: Slopes
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it has."""
+        return self.plan.inputs[0].sent_bytes
+
+
 def not_negative(field: str, value: int) -> None:
     """Raise InvalidOption for a number below 0."""
     if value < 0:
@@ -136,7 +151,7 @@ class Layer:
         self._empty: NeuronStats | None = None
         self._tally: NeuronTally | None = None
         self._known = Slopes("none")
-        self._planned: Plan | None = None
+        self._latest: Batch | None = None
         self._lock = threading.RLock()
         self._whole = True
         self._figures: dict[str, float] = {}
@@ -169,11 +184,11 @@ class Layer:
 
     # ---- batches ---------------------------------------------------------------------------------------------------
 
-    def begin(self, shape: tuple[int, ...]) -> Plan:
-        """Check a batch; nothing of it is in yet, and a batch that is refused changes nothing."""
-        planned = self._planned
-        if planned is not None and planned.subject.shape == shape:
-            return planned
+    def check(self, shape: tuple[int, ...]) -> Batch:
+        """Check a batch, which changes nothing yet."""
+        latest = self._latest
+        if latest is not None and latest.plan.subject.shape == shape:
+            return latest
         x = Tensor("x", self._job.inputs[0].dtype, shape)
         planned = plan(dataclasses.replace(self._job, inputs=(x,)), self._limits, self._team, self._names)
         mode, subject = planned.mode, planned.subject
@@ -201,23 +216,27 @@ class Layer:
                     value=list(shape),
                 ) from None
             raise InvalidState(f"the state of the layer: {error}", field="state_bytes") from None
-        if self._tally is None or self._tally.layout != layout:
-            with self._lock:
-                self._base = self.stats()
-                self._tally, self._known = tally, slopes
-        self._empty = empty
-        self._planned = planned
-        return planned
+        return Batch(planned, empty, tally, slopes)
 
-    def take(self, planned: Plan, chunks: Iterable[Chunk]) -> None:
-        """Take in a batch. Raises what `inlets.blocks` does, and LimitExceeded; the layer is of no use after that."""
-        mode, tally = planned.mode, self._tally
+    def take(self, batch: Batch, chunks: Iterable[Chunk], *, steady: bool = False) -> None:
+        """Take in a batch. Raises what `inlets.blocks` does, and LimitExceeded; the layer is of no use after that.
+
+        With `steady` the bytes may change while they are looked at, as in memory that is somebody else's too.
+        """
+        if batch is not self._latest:
+            if self._tally is None or self._tally.layout != batch.tally.layout:
+                with self._lock:
+                    self._base = self.stats()
+                    self._tally, self._known = batch.tally, batch.slopes
+            self._empty, self._latest = batch.empty, batch
+        mode, tally = batch.plan.mode, self._tally
         assert isinstance(mode, NeuronStatistics) and tally is not None
-        gathering = Gathering(mode, planned.subject, tally, self._known, begin=tally.elements)
+        gathering = Gathering(mode, batch.plan.subject, tally, self._known, begin=tally.elements)
+        copied = steady and not gathering.looks_once
         with self._lock:
             self._whole = False
-        for first, (x,) in blocks(planned, chunks):
-            gathering.block(first, x)
+        for first, (x,) in blocks(batch.plan, chunks):
+            gathering.block(first, x.copy() if copied else x)
         with self._lock:
             self._whole = self._stale = True
         self.changed = True
@@ -279,4 +298,4 @@ class Layer:
             return self._figures
 
 
-__all__ = ["FIGURES", "Alert", "Layer", "Thresholds", "figure", "not_negative"]
+__all__ = ["FIGURES", "Alert", "Batch", "Layer", "Thresholds", "figure", "not_negative"]

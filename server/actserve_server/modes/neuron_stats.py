@@ -204,6 +204,11 @@ class Gathering:
         self._forward = None if mode.after else evaluate(subject, "forward")
         self._slope = evaluate(subject, "derivative") if known.computed else None
 
+    @property
+    def looks_once(self) -> bool:
+        """Whether each element of x is read just once: the loops over neurons copy a tile before they look at it."""
+        return self._forward is None and self._tally.options.histogram != "neuron"
+
     def block(self, first: int, x: Array) -> None:
         """Take in the block of x that begins at its element `first`. Raises LimitExceeded when histograms grow too large."""
         if self._forward is None:

@@ -232,7 +232,8 @@ class NeuronTally:
         return last
 
     def _sums(self) -> tuple[ExactSums, ExactSums, ExactSums]:
-        limbs = self._layout.gathered(self._limbs).sum(axis=0)
+        gathered = self._layout.gathered(self._limbs)
+        limbs = gathered[0] if len(gathered) == 1 else gathered.sum(axis=0)
         g = self._geometry
         value, square = (VALUE_OFFSET - g.offset) // 32, (SQUARE_OFFSET - g.square_offset) // 32
         return (
