@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import fma, working
+from actserve_server.elementary import LARGEST, fma, two_product, working
 
 __all__ = ["RELU_SQUARED", "SPARSE_PLUS", "SQUARE", "STAR_RELU"]
 
@@ -76,7 +76,8 @@ RELU_SQUARED = Activation(
 @kernel
 def _star_relu(x: float, s: float, b: float) -> float:
     positive = x if x > 0.0 else 0.0
-    value = fma(working(s) * positive, positive, working(b))
+    hi, lo = two_product(s, positive)
+    value = fma(hi, positive, working(b)) + lo * min(positive, LARGEST)
     return value if s != 0.0 else working(b)
 
 
