@@ -77,7 +77,8 @@ RELU_SQUARED = Activation(
 def _star_relu(x: float, s: float, b: float) -> float:
     positive = x if x > 0.0 else 0.0
     hi, lo = two_product(s, positive)
-    value = fma(hi, positive, working(b)) + lo * min(positive, LARGEST)
+    whole = fma(hi, positive, working(b))
+    value = whole + (lo * positive if abs(whole) <= LARGEST else 0.0)
     return value if s != 0.0 else working(b)
 
 
