@@ -28,7 +28,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Line, Pool
+from actserve_client._pool import Line, Pool, check_count
 from actserve_client._pulling import AsyncPulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
@@ -74,7 +74,11 @@ class AsyncClient:
         retry: Retry | None = Retry(),
         channels: int = 4,
     ) -> None:
+        _channel.check_options(tls=tls, retry=retry, timeout=timeout)
+        check_count(channels)
         self._address = address or _channel.environment_address()
+        if self._address is not None:
+            _channel.addresses_of(self._address)
         self._tls = tls
         self._timeout = timeout
         self._retry = retry or Retry(attempts=1)
@@ -380,6 +384,7 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(blocks, "blocks", upstream, asynchronous=True)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
             self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
@@ -417,6 +422,7 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(arrays, "arrays", upstream, asynchronous=True)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
