@@ -120,6 +120,11 @@ def _names_a_place(address: str) -> bool:
     return bool(colon and host and "/" not in host) and port.isdecimal() and int(port) <= 65_535
 
 
+def says_closed(error: Exception) -> bool:
+    """Whether this is what gRPC raises for a call on a channel that was closed; it has no type of its own for that."""
+    return isinstance(error, (ValueError, grpc.aio.UsageError)) and "closed" in str(error)
+
+
 _LOST = ("Internal error from Core", "Stream removed", "Received RST_STREAM")
 """What gRPC says of its own accord, as INTERNAL or UNKNOWN, where a connection broke at an unlucky moment."""
 

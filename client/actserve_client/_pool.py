@@ -23,6 +23,11 @@ def check_count(channels: int) -> None:
         raise InvalidRequest(f"channels is {channels!r}, and must be a whole number of at least 1", field="channels")
 
 
+def closed() -> InvalidRequest:
+    """What a call of a client is told that was closed before, or while it was in progress."""
+    return InvalidRequest("the client is closed", field="client")
+
+
 class Line(Generic[C]):
     """A connection, opened when it is first used."""
 
@@ -95,7 +100,7 @@ class Pool(Generic[C]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidRequest("the client is closed", field="client")
+            raise closed()
 
     def _pick(self) -> Line[C]:
         self._check_open()
@@ -124,6 +129,10 @@ class Pool(Generic[C]):
         except ServerUnavailable:
             line.cool = time.monotonic() + _COOLING_S
             raise
+        except Exception as error:
+            if self._closed and _channel.says_closed(error):
+                raise closed() from None
+            raise
         finally:
             with self._lock:
                 line.calls -= 1
@@ -135,4 +144,4 @@ class Pool(Generic[C]):
             return [channel for line in self._lines if (channel := line.opened()) is not None]
 
 
-__all__ = ["Line", "Pool", "check_count"]
+__all__ = ["Line", "Pool", "check_count", "closed"]

@@ -28,7 +28,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Line, Pool, check_count
+from actserve_client._pool import Line, Pool, check_count, closed
 from actserve_client._pulling import AsyncPulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
@@ -92,9 +92,21 @@ class AsyncClient:
         self._standing = AsyncStanding()
         self._known: dict[str, records.Activation] = {}
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def _open(self) -> Pool[grpc.aio.Channel]:
         """The connections, made on first use, because a channel belongs to the loop that runs then."""
+        if self._closed:
+            raise closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise InvalidRequest(
+                "the client belongs to another event loop, the one that it was first used on; make one for each loop",
+                field="client",
+            )
         async with self._opening:
             if self._pool is None:
                 if self._address is None:
@@ -118,6 +130,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
+        self._closed = True
         self._standing.close()
         if self._pool is not None:
             for channel in self._pool.close():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
@@ -402,3 +403,44 @@ def test_a_server_of_something_else() -> None:
                     ask()
     finally:
         server.stop(0).wait()
+
+
+def test_a_client_that_is_closed_in_the_middle_of_a_call(address: str) -> None:
+    client = Client(address)
+    # Through shared memory it goes in slices of 64 MiB, each a call: closed at the end of one, there is none for the next.
+    x = np.zeros((68 << 20) // 4, np.float32)
+
+    def progress(sent: int, received: int) -> None:
+        if received >= 64 << 20:
+            client.close()
+
+    try:
+        with pytest.raises(InvalidRequest, match="the client is closed") as caught:
+            client.forward("relu", x, progress=progress)
+        assert caught.value.field == "client"
+    finally:
+        client.close()
+
+
+async def test_an_async_client_is_closed_before_it_is_used(address: str) -> None:
+    client = AsyncClient(address)
+    await client.close()
+    with pytest.raises(InvalidRequest, match="the client is closed"):
+        await client.forward("relu", X)
+
+
+def test_an_async_client_on_another_event_loop(address: str) -> None:
+    client = AsyncClient(address)
+
+    async def twice_elsewhere() -> None:
+        await client.forward("relu", X)
+        other = asyncio.new_event_loop()
+        try:
+            with pytest.raises(InvalidRequest, match="another event loop"):
+                await asyncio.to_thread(other.run_until_complete, client.forward("relu", X))
+        finally:
+            other.close()
+        await client.forward("relu", X)
+        await client.close()
+
+    asyncio.run(twice_elsewhere())
