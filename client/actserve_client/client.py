@@ -262,8 +262,8 @@ class Client:
         `Activation.parameter_gradients` lists.
 
         >>> x = np.array([-1.0, 2.0])
-        >>> client.derivative("leaky_relu", x, upstream=np.ones(2), parameter_gradients=True).parameters
-        {'negative_slope': array(-1.)}
+        >>> client.derivative("prelu", x, upstream=np.ones(2), parameter_gradients=True).parameters
+        {'slope': array(-1.)}
         """
         how = _session.How(
             axis=axis,
@@ -706,7 +706,7 @@ class Client:
         """Add an activation of one's own, by its formula; it computes like any other from then on.
 
         >>> swish = client.create_activation("team.swish", "x / (1 + exp(-beta * x))", beta=1.0)
-        >>> swish.report.rewrites[0].after
+        >>> swish.report.rewrites[-1].after
         'silu(x, beta=beta)'
         >>> client.forward("team.swish", np.array([1.0]), beta=2.0)
         array([0.88079708])

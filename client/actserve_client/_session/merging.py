@@ -30,10 +30,11 @@ def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> Any: ...
 def merge(states: Iterable[bytes | NeuronStats | Regularization]) -> NeuronStats | Regularization:
     """The answer over all the data that states were gathered from: `merge(s.state for s in parts)`.
 
+    >>> parts = np.array([[1.0, -1.0], [2.0, -2.0]]), np.array([[3.0, -3.0]])
     >>> merge(client.neuron_stats("relu", part).state for part in parts).dead
     array([False,  True])
     >>> merge(client.regularization("relu", part, "l1").state for part in parts).penalty
-    0.25
+    0.06
 
     States (the `.state` of a `NeuronStats` or a `Regularization`, or the records themselves) of one layer and the same
     options, in any order; what comes back is of their kind, a `Regularization` without a gradient. Needs no server. Raises
