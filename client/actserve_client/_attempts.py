@@ -6,7 +6,7 @@ import threading
 import time
 
 from actserve_client.errors import DeadlineExceeded, ServerUnavailable
-from actserve_client.options import Retry
+from actserve_client.options import Retry, seconds
 
 _AGAIN_S = 0.5
 """How long a probe waits for another connection, where one broke: above the pause between two tries to connect."""
@@ -49,18 +49,25 @@ class Attempts:
 
     def __init__(self, retry: Retry, timeout_s: float | None, budget: Budget) -> None:
         self._retry = retry
+        timeout_s = seconds(timeout_s, "timeout")
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._budget = budget
         self._failed = 0
         self._lost: float | None = None
 
     def seconds_left(self) -> float | None:
-        """What is left of the timeout."""
+        """What is left of the timeout. Raises DeadlineExceeded when nothing is."""
+        left_s = self._left_s()
+        if left_s is not None and left_s <= 0:
+            raise DeadlineExceeded("the timeout passed before the call began")
+        return left_s
+
+    def _left_s(self) -> float | None:
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
     def probe_s(self, addresses: int, *, again: bool) -> float | None:
         """How long to wait for an answer where so many addresses are left to be asked: one that hangs leaves time for the others."""
-        left_s = self.seconds_left()
+        left_s = self._left_s()
         share_s = None if left_s is None else left_s / addresses
         if not again:
             return share_s
@@ -83,7 +90,7 @@ class Attempts:
         if not self._another(begun=begun):
             raise error
         pause_s = self._retry.pause_s(self._failed, error.retry_after_s)
-        left_s = self.seconds_left()
+        left_s = self._left_s()
         if left_s is not None and pause_s >= left_s:
             raise DeadlineExceeded(f"no time is left for another attempt: {error}") from error
         return pause_s

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 from actserve.v1 import service_pb2
 
-from actserve_client.errors import ActserveError, from_call
-from actserve_client.options import Tls
+from actserve_client.errors import ActserveError, InvalidRequest, from_call
+from actserve_client.options import Retry, Tls, seconds
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["ActivationService"].full_name
 COMPUTE = f"/{_SERVICE}/Compute"
@@ -56,12 +56,18 @@ def socket_path(address: str, tls: Tls | None) -> str | None:
 
 
 def credentials(tls: Tls) -> grpc.ChannelCredentials:
-    """The credentials for an encrypted channel. Raises OSError when a file can't be read."""
+    """The credentials for an encrypted channel. Raises InvalidRequest when a file can't be read."""
 
-    def read(path: Path | str | None) -> bytes | None:
-        return None if path is None else Path(path).read_bytes()
+    def read(name: str) -> bytes | None:
+        path: Path | str | None = getattr(tls, name)
+        try:
+            return None if path is None else Path(path).read_bytes()
+        except OSError as error:
+            raise InvalidRequest(
+                f"tls.{name} is {str(path)!r}, which can't be read: {error.strerror}", field="tls"
+            ) from None
 
-    return grpc.ssl_channel_credentials(read(tls.roots), read(tls.key), read(tls.certificate))
+    return grpc.ssl_channel_credentials(read("roots"), read("key"), read("certificate"))
 
 
 def channel_options(tls: Tls | None) -> list[tuple[str, Any]]:
@@ -72,7 +78,51 @@ def channel_options(tls: Tls | None) -> list[tuple[str, Any]]:
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
     """What goes with every call."""
+    if token is None:
+        return ()
+    # What it is stays out of the text, as texts are logged.
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
+        raise InvalidRequest("token must be a string of printable ASCII characters", field="token")
     return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def check_options(*, tls: Tls | None, retry: Retry | None, timeout: float | None) -> None:
+    """Refuse what would only fail, or be taken for something else, in a call."""
+    for value, kind, name in ((tls, Tls, "tls"), (retry, Retry, "retry")):
+        if not (value is None or isinstance(value, kind)):
+            raise InvalidRequest(f"{name} is {value!r}, and must be a {kind.__name__} or None", field=name)
+    seconds(timeout, "timeout")
+
+
+def addresses_of(address: str) -> tuple[str, ...]:
+    """The servers that an address names. gRPC's own schemes may be used (`dns:///host:port`).
+
+    Without a port gRPC would try 443, and of one above 65535 another.
+    """
+    if not isinstance(address, str):
+        raise InvalidRequest(f"address is {address!r}, and must be a string: HOST:PORT or unix:PATH", field="address")
+    found = tuple(part.strip() for part in address.split(","))
+    if not all(found):
+        raise InvalidRequest(f"address is {address!r}, which names no server, or an empty one", field="address")
+    for part in found:
+        if not _names_a_place(part):
+            raise InvalidRequest(f"address is {part!r}, and must be HOST:PORT or unix:PATH", field="address")
+    return found
+
+
+def _names_a_place(address: str) -> bool:
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme in ("unix", "unix-abstract"):
+        return bool(rest.strip("/"))
+    if colon and rest.startswith("///"):
+        return True
+    host, colon, port = address.rpartition(":")
+    return bool(colon and host and "/" not in host) and port.isdecimal() and int(port) <= 65_535
+
+
+def says_closed(error: Exception) -> bool:
+    """Whether this is what gRPC raises for a call on a channel that was closed; it has no type of its own for that."""
+    return isinstance(error, (ValueError, grpc.aio.UsageError)) and "closed" in str(error)
 
 
 _LOST = ("Internal error from Core", "Stream removed", "Received RST_STREAM")
@@ -82,8 +132,12 @@ _LOST = ("Internal error from Core", "Stream removed", "Received RST_STREAM")
 def error_of(error: grpc.RpcError | grpc.aio.AioRpcError) -> ActserveError:
     """The exception that the end of a call means."""
     code, text = error.code(), error.details() or ""
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and text == "Deadline Exceeded":
+        text = "the timeout passed before the answer was complete"
     trailing: Any = error.trailing_metadata() or ()
     details = next((value for key, value in trailing if key == "grpc-status-details-bin"), None)
     if details is None and code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and text.startswith(_LOST):
         code = grpc.StatusCode.UNAVAILABLE
+    if details is None and code is grpc.StatusCode.UNIMPLEMENTED:
+        text = f"what answers at the address is no actserve server, or one of another version: {text or code.name}"
     return from_call(code.value[0], text or code.name, details if isinstance(details, bytes) else None)

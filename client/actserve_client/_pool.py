@@ -17,6 +17,17 @@ _COOLING_S = 1.0
 """For how long a connection that lost its server is only taken when there is no other."""
 
 
+def check_count(channels: int) -> None:
+    """Refuse what is no number of connections."""
+    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
+        raise InvalidRequest(f"channels is {channels!r}, and must be a whole number of at least 1", field="channels")
+
+
+def closed() -> InvalidRequest:
+    """What a call of a client is told that was closed before, or while it was in progress."""
+    return InvalidRequest("the client is closed", field="client")
+
+
 class Line(Generic[C]):
     """A connection, opened when it is first used."""
 
@@ -68,11 +79,8 @@ class Pool(Generic[C]):
     """
 
     def __init__(self, addresses: str, most: int, open_channel: Callable[[str], C]) -> None:
-        if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-            raise InvalidRequest(f"channels is {most!r}, and must be a whole number of at least 1", field="channels")
-        self.addresses = tuple(part.strip() for part in addresses.split(","))
-        if not all(self.addresses):
-            raise InvalidRequest(f"address is {addresses!r}, which names no server, or an empty one", field="address")
+        check_count(most)
+        self.addresses = _channel.addresses_of(addresses)
         self._most = most
         self._open = open_channel
         self._lock = threading.Lock()
@@ -92,7 +100,7 @@ class Pool(Generic[C]):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise InvalidRequest("the client is closed", field="client")
+            raise closed()
 
     def _pick(self) -> Line[C]:
         self._check_open()
@@ -121,6 +129,10 @@ class Pool(Generic[C]):
         except ServerUnavailable:
             line.cool = time.monotonic() + _COOLING_S
             raise
+        except Exception as error:
+            if self._closed and _channel.says_closed(error):
+                raise closed() from None
+            raise
         finally:
             with self._lock:
                 line.calls -= 1
@@ -132,4 +144,4 @@ class Pool(Generic[C]):
             return [channel for line in self._lines if (channel := line.opened()) is not None]
 
 
-__all__ = ["Line", "Pool"]
+__all__ = ["Line", "Pool", "check_count", "closed"]

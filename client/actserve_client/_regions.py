@@ -133,7 +133,8 @@ class Regions:
             return None
         try:
             self._collect(release=wait)
-            region = self._taken(nbytes) or (self._created(nbytes) if wait else None)
+            # While this one waited, another may have found that there is none to be had, or have closed the client.
+            region = self._taken(nbytes) or (self._created(nbytes) if wait and self.possible else None)
         finally:
             self._lock.release()
         if region is None:

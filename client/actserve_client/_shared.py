@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -240,14 +240,19 @@ def _room(job: Job[Any], regions: Regions, span: tuple[int, int], *, copied: boo
 
 def wanted(shape: int | Sequence[int], dtype: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
     """What somebody wants an array of: its shape, its type, and its bytes. Raises InvalidRequest."""
-    kind = np.dtype(dtype)
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        raise InvalidRequest(
+            f"dtype is {dtype!r}, and must be float16, bfloat16, float32 or float64", field="dtype"
+        ) from None
     try:
         known = wire.data_type_of(kind) in wire.COMPUTABLE
     except KeyError:
         known = False
     if not known:
         raise InvalidRequest(f"dtype is {kind}, and must be float16, bfloat16, float32 or float64", field="dtype")
-    lengths = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
+    lengths = list(shape) if isinstance(shape, Iterable) else [shape]
     whole = tuple(integer(length, "shape", 64) for length in lengths)
     if any(length < 0 for length in whole):
         raise InvalidRequest(f"shape is {list(whole)}, and must have no negative dimension", field="shape")

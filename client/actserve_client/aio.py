@@ -28,7 +28,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Line, Pool
+from actserve_client._pool import Line, Pool, check_count, closed
 from actserve_client._pulling import AsyncPulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
@@ -74,7 +74,11 @@ class AsyncClient:
         retry: Retry | None = Retry(),
         channels: int = 4,
     ) -> None:
+        _channel.check_options(tls=tls, retry=retry, timeout=timeout)
+        check_count(channels)
         self._address = address or _channel.environment_address()
+        if self._address is not None:
+            _channel.addresses_of(self._address)
         self._tls = tls
         self._timeout = timeout
         self._retry = retry or Retry(attempts=1)
@@ -88,9 +92,21 @@ class AsyncClient:
         self._standing = AsyncStanding()
         self._known: dict[str, records.Activation] = {}
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
 
     async def _open(self) -> Pool[grpc.aio.Channel]:
         """The connections, made on first use, because a channel belongs to the loop that runs then."""
+        if self._closed:
+            raise closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise InvalidRequest(
+                "the client belongs to another event loop, the one that it was first used on; make one for each loop",
+                field="client",
+            )
         async with self._opening:
             if self._pool is None:
                 if self._address is None:
@@ -114,6 +130,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections, and end the private server if there is one. May be called again."""
+        self._closed = True
         self._standing.close()
         if self._pool is not None:
             for channel in self._pool.close():
@@ -380,6 +397,7 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(blocks, "blocks", upstream, asynchronous=True)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
             self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
@@ -417,6 +435,7 @@ class AsyncClient:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(arrays, "arrays", upstream, asynchronous=True)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)

@@ -19,7 +19,7 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Line, Pool
+from actserve_client._pool import Line, Pool, check_count
 from actserve_client._pulling import Pulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
@@ -89,18 +89,20 @@ class Client:
         retry: Retry | None = Retry(),
         channels: int = 4,
     ) -> None:
+        _channel.check_options(tls=tls, retry=retry, timeout=timeout)
         self._server: LocalServer | None = None
         self._timeout = timeout
         self._retry = retry or Retry(attempts=1)
         self._budget = Budget()
         self._metadata = _channel.metadata(token)
+        check_count(channels)
+        credentials = None if tls is None else _channel.credentials(tls)
         address = address or _channel.environment_address()
         if address is None:
             self._server = LocalServer()
             address = self._server.address
         self.address = address
         options = _channel.channel_options(tls)
-        credentials = None if tls is None else _channel.credentials(tls)
 
         def open_channel(address: str) -> grpc.Channel:
             if credentials is None:
@@ -260,8 +262,8 @@ class Client:
         `Activation.parameter_gradients` lists.
 
         >>> x = np.array([-1.0, 2.0])
-        >>> client.derivative("leaky_relu", x, upstream=np.ones(2), parameter_gradients=True).parameters
-        {'negative_slope': array(-1.)}
+        >>> client.derivative("prelu", x, upstream=np.ones(2), parameter_gradients=True).parameters
+        {'slope': array(-1.)}
         """
         how = _session.How(
             axis=axis,
@@ -471,6 +473,7 @@ class Client:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(blocks, "blocks", upstream)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         return self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
 
@@ -518,6 +521,7 @@ class Client:
             parameters=parameters,
             keywords=keywords,
         )
+        _session.check_iterables(arrays, "arrays", upstream)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
@@ -702,7 +706,7 @@ class Client:
         """Add an activation of one's own, by its formula; it computes like any other from then on.
 
         >>> swish = client.create_activation("team.swish", "x / (1 + exp(-beta * x))", beta=1.0)
-        >>> swish.report.rewrites[0].after
+        >>> swish.report.rewrites[-1].after
         'silu(x, beta=beta)'
         >>> client.forward("team.swish", np.array([1.0]), beta=2.0)
         array([0.88079708])

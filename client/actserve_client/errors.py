@@ -15,6 +15,7 @@ ActserveError
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -141,6 +142,9 @@ def from_call(code: int, message: str, details: bytes | None) -> ActserveError:
     return from_status(status)
 
 
+_PARAMETER = re.compile(r"(?:header\.|header\.regularization\.)?parameters\['(.*)'\]", re.DOTALL)
+
+
 def _argument(field: str) -> str:
     """The name of the client's argument behind a field of the request, so that `.field` speaks the caller's language."""
     arguments = {
@@ -153,10 +157,8 @@ def _argument(field: str) -> str:
         "header.inputs[1].data_type": "upstream",
     }
     field = field.removeprefix("layer.")
-    if field.startswith("header.parameters['") and field.endswith("']"):
-        return field[len("header.parameters['") : -2]
-    if field.startswith("header.regularization.parameters['") and field.endswith("']"):
-        return field[len("header.regularization.parameters['") : -2]
+    if named := _PARAMETER.fullmatch(field):
+        return named[1]
     return arguments.get(field, field.rpartition(".")[2])
 
 

@@ -27,8 +27,8 @@ def he_normal(
 ) -> Array:
     """Weights of shape (outputs, inputs) from a normal distribution of variance 2/inputs.
 
-    >>> he_normal(256, 128, seed=0).std()  # about sqrt(2/256) = 0.088
-    0.088...
+    >>> f"{he_normal(256, 128, seed=0).std():.3f}"  # about sqrt(2/256)
+    '0.088'
 
     With `negative_slope` s, for leaky rectifiers, the variance is 2/((1 + s^2) inputs). The forward signal keeps its
     variance from layer to layer. He, Zhang, Ren and Sun, 2015, arXiv:1502.01852, equations 10 and 15.
@@ -75,8 +75,11 @@ class Dense:
     """A dense layer z = W x + b, a = f(z).
 
     >>> layer = Dense.he(client, 64, 32, "relu", seed=0)
-    >>> step = layer.forward(x)            # x: (batch, 64), step.a: (batch, 32)
-    >>> layer.backward(step, g).weights    # g = dL/da: (batch, 32), the result: (32, 64)
+    >>> step = layer.forward(np.ones((8, 64), np.float32))
+    >>> step.a.shape  # (batch, outputs)
+    (8, 32)
+    >>> layer.backward(step, np.ones((8, 32), np.float32)).weights.shape  # of dL/da, (batch, outputs)
+    (32, 64)
 
     weights has shape (outputs, inputs), bias (outputs,); x is (batch, inputs) of the weights' type. Wrong shapes raise
     InvalidRequest.

@@ -6,6 +6,10 @@ import dataclasses
 import random
 from pathlib import Path
 
+import numpy as np
+
+from actserve_client.errors import InvalidRequest
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -57,4 +61,25 @@ class Tls:
             raise ValueError("a certificate and its key go together")
 
 
-__all__ = ["Retry", "Tls"]
+def seconds(value: object, name: str) -> float | None:
+    """A timeout, None for one that never passes.
+
+    >>> seconds(2, "timeout"), seconds(float("inf"), "timeout")
+    (2.0, None)
+    """
+    if value is None:
+        return None
+    if (
+        isinstance(value, (bool, np.bool_))
+        or not isinstance(value, (int, float, np.integer, np.floating))
+        or value != value
+    ):
+        raise InvalidRequest(f"{name} is {value!r}, and must be a number of seconds or None", field=name)
+    return None if value >= _FOREVER_S else float(value)
+
+
+_FOREVER_S = 1e9
+"""What is longer than that, some thirty years, overflows the clocks of some systems."""
+
+
+__all__ = ["Retry", "Tls", "seconds"]

@@ -117,18 +117,18 @@ def plot_activations(
     preset: str | None = None,
     accuracy: str = "exact",
 ) -> None:
-    """Write a PNG with the curve and the derivative of each activation over [low, high]."""
+    """Write a picture, of the kind that the suffix of `output` names, with the curve and the derivative of each activation over [low, high]."""
     columns = math.ceil(math.sqrt(len(names)))
     figure, grid = _figure(math.ceil(len(names) / columns), columns, 4.8, 3.4)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(grid.flat, names, strict=False):
         draw_activation(axes, client, name, low, high, parameters, preset=preset, accuracy=accuracy)
-    figure.savefig(output, dpi=120, format="png")
+    figure.savefig(output, dpi=120)
 
 
 def plot_training(client: Client, epochs: Sequence[Epoch], names: Sequence[str], output: Path) -> None:
-    """Write a PNG with the course of a training above, and the activations with their derivatives below."""
+    """Write a picture, of the kind that the suffix of `output` names, with the course of a training above, and the activations with their derivatives below."""
     figure, grid = _figure(2, max(4, len(names)), 4.0, 3.2)
     numbers = [epoch.number for epoch in epochs]
     layers = range(len(epochs[0].dead))
@@ -151,7 +151,7 @@ def plot_training(client: Client, epochs: Sequence[Epoch], names: Sequence[str],
     for axes, name in zip(grid[1], names, strict=False):
         axes.set_visible(True)
         draw_activation(axes, client, name, -5, 5)
-    figure.savefig(output, dpi=110, format="png")
+    figure.savefig(output, dpi=110)
 
 
 _BARS = 120
@@ -159,7 +159,7 @@ _MAP_WIDTH = 128
 
 
 def plot_neurons(stats: NeuronStats, output: Path) -> None:
-    """Write a PNG with the distribution of a layer's activations, and a map of its neurons by how often they are inactive.
+    """Write a picture, of the kind that the suffix of `output` names, with the distribution of a layer's activations, and a map of its neurons by how often they are inactive.
 
     Each neuron is a square of the map, in the order of their indices; dead ones are framed in red. Without a histogram the
     first panel shows how many neurons have which inactive fraction.
@@ -175,7 +175,7 @@ def plot_neurons(stats: NeuronStats, output: Path) -> None:
     left.set_title(f"{stats.activation}: {stats.layer.samples:,} samples of {stats.neurons:,} neurons", fontsize=10)
     left.grid(True, alpha=0.3)
     _draw_map(right, stats)
-    figure.savefig(output, dpi=120, format="png")
+    figure.savefig(output, dpi=120)
 
 
 def _draw_distribution(axes: Any, stats: NeuronStats) -> None:

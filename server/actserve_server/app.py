@@ -30,7 +30,8 @@ from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
 from actserve_server.monitoring import Monitors
-from actserve_server.regions import Broker, Regions, memory_bytes
+from actserve_server.ports import answers
+from actserve_server.regions import Broker, Regions, identity, memory_bytes
 from actserve_server.service import SERVICE_NAME, Servicer
 from actserve_server.watched import Watched
 
@@ -109,6 +110,7 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
+        self._sockets: dict[str, tuple[int, int]] = {}
         # A port last: from then on the kernel gives connections to it, which are lost where something else can't be had.
         ports_last = sorted(enumerate(config.addresses), key=lambda numbered: not numbered[1].startswith("unix:"))
         listening = {number: self._listen(address) for number, address in ports_last}
@@ -118,13 +120,20 @@ class Server:
         """Where the gauges are, with the port that was found; empty when there are none."""
 
     def _listen(self, address: str) -> str:
+        path = address.removeprefix("unix:") if address.startswith("unix:") else None
+        # gRPC would put its socket in the place of one that another server listens on, which nobody could reach then.
+        if path is not None and answers(path):
+            raise ConfigError(f"--address: can't listen on {address}; another server does")
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError:
             port = 0
         if not port:
             raise ConfigError(f"--address: can't listen on {address}; is it in use, or not an address of this machine?")
-        return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
+        if path is None:
+            return f"{address.rpartition(':')[0]}:{port}"
+        self._sockets[path] = identity(path)
+        return address
 
     def _broker(self, address: str) -> Broker | None:
         """What gives shared memory to the clients of an address; clients do without where there is none."""
@@ -204,11 +213,11 @@ class Server:
             self._preparing.cancel()
         self._workshop.close()
         compiler.close()
-        for address in self.addresses:
-            if address.startswith("unix:"):
-                # gRPC leaves the socket's file behind.
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(address.removeprefix("unix:"))
+        for path, of_ours in self._sockets.items():
+            # gRPC leaves the socket's file behind; while this server drained, another may have taken the place.
+            with contextlib.suppress(OSError):
+                if identity(path) == of_ours:
+                    os.unlink(path)
         log.info("stopped")
 
 

@@ -193,7 +193,7 @@ def parse_value(name: str, text: str, source: str) -> Any:
             digits = number.rstrip("bgikmt")
             return int(digits.strip().replace("_", "")) * _UNITS[number[len(digits) :]]
     except (ValueError, KeyError):
-        kind = "a size, such as 1048576 or 64MiB" if name.endswith("_bytes") else "a number"
+        kind = "a size, such as 1048576 or 64MiB" if "_bytes" in name else "a number"
         kind = "true or false" if isinstance(default, bool) else kind
         raise ConfigError(f"{source}: {text!r} is not {kind}") from None
     return text
@@ -203,16 +203,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add an option for every setting."""
     for field in dataclasses.fields(Config):
         default: Any = field.default
-        shown = f"{default // MIB} MiB" if field.name.endswith("_bytes") and default >= MIB else default
+        in_bytes = "_bytes" in field.name
+        shown = _size(default) if in_bytes else default
         switch = isinstance(default, bool)
         shown = str(default).lower() if switch else shown
         note = f" [default: {shown}]" if default != "" else ""
         parser.add_argument(
             flag(field.name),
             metavar=(field.metadata["choices"] and "|".join(field.metadata["choices"]))
-            or ("true|false" if switch else field.name.split("_")[-1].upper()),
+            or ("true|false" if switch else "BYTES" if in_bytes else field.name.split("_")[-1].upper()),
             help=f"{field.metadata['doc']}{note} (${environment_name(field.name)})".replace("%", "%%"),
         )
+
+
+def _size(count: int) -> str:
+    """A size in the largest unit that it is a whole number of, as it may be written on the command line."""
+    for unit, name in ((1 << 40, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if count and count % unit == 0:
+            return f"{count // unit}{name}"
+    return str(count)
 
 
 def environment_name(name: str) -> str:

@@ -13,9 +13,29 @@ import socket
 
 from actserve_server.config import ConfigError
 
-__all__ = ["Held"]
+__all__ = ["Held", "answers"]
 
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on the Unix socket at a path; what a server that was killed left there does not count.
+
+    >>> answers("/nowhere")
+    False
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(path)
+        except (BlockingIOError, TimeoutError):
+            return True  # somebody who does not get to it
+        except OSError:
+            return False
+        return True
+
+
+_PROBE_S = 1.0
 
 
 class Held:

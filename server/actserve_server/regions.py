@@ -26,7 +26,7 @@ from actserve import shared
 
 from actserve_server.errors import UnknownRegion
 
-__all__ = ["Broker", "LimitReached", "Regions", "memory_bytes"]
+__all__ = ["Broker", "LimitReached", "Regions", "memory_bytes", "identity"]
 
 log = logging.getLogger("actserve.regions")
 
@@ -170,7 +170,7 @@ class Broker:
                 if stat.S_ISSOCK(os.lstat(path).st_mode):
                     os.unlink(path)
             self._listener.bind(path)
-            self._file = _identity(path)
+            self._file = identity(path)
             self._listener.listen(_MOST_CONNECTIONS)
         except BaseException:
             self._listener.close()
@@ -259,7 +259,7 @@ class Broker:
             thread.join()
         # Another server may have taken the place meanwhile.
         with contextlib.suppress(OSError):
-            if _identity(self.path) == self._file:
+            if identity(self.path) == self._file:
                 os.unlink(self.path)
 
 
@@ -269,7 +269,8 @@ def _owner(number: int, connection: socket.socket) -> Hashable:
     return (uid, pid) if pid else (number,)
 
 
-def _identity(path: str) -> tuple[int, int]:
+def identity(path: str) -> tuple[int, int]:
+    """Which file lies at a path, of all that have ever lain there. Raises OSError where there is none."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino
 

@@ -33,7 +33,7 @@ from actserve_server import __version__
 from actserve_server.config import Config, ConfigError, environment_name, flag
 from actserve_server.kernels.threads import available
 from actserve_server.link import Link, asked
-from actserve_server.ports import Held
+from actserve_server.ports import Held, answers
 from actserve_server.regions import memory_bytes
 from actserve_server.watched import Watched
 
@@ -343,6 +343,8 @@ class Supervisor:
             for address in config.addresses:
                 if address.startswith("unix:"):
                     path = address.removeprefix("unix:")
+                    if answers(path):
+                        continue  # another server's, for which this one could not start
                     for name in (path, path + shared.SUFFIX):
                         Path(name).unlink(missing_ok=True)
 

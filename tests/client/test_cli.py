@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import re
+import shlex
+import socket
+import subprocess
+import sys
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -285,3 +293,123 @@ def test_the_readmes_call_from_another_language(client: Client) -> None:
     answers = [compute_pb2.ComputeResponse.FromString(raw) for raw in call(request.SerializeToString())]
     got = np.frombuffer(b"".join(answer.data for answer in answers), np.float32)
     np.testing.assert_array_equal(got, client.forward("sigmoid", np.array([0, 1], np.float32)))
+
+
+def test_apply_writes_to_a_pipe_and_leaves_it_there(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.npy"
+    os.mkfifo(pipe)
+    with futures.ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_bytes)
+        run("apply", "gelu", x_file, str(pipe))
+        np.testing.assert_array_equal(np.load(io.BytesIO(read.result())), client.forward("gelu", X))
+    assert pipe.is_fifo()
+
+
+def test_apply_leaves_links_and_permissions_as_they_are(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
+    target, link = tmp_path / "target.npy", tmp_path / "link.npy"
+    target.touch(mode=0o600)
+    link.symlink_to(target)
+    run("apply", "gelu", x_file, str(link))
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    np.testing.assert_array_equal(np.load(target), client.forward("gelu", X))
+
+
+def test_where_nothing_can_be_written_is_named(run: Any, x_file: str, tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none" / "y.npy")
+    for arguments in (("apply", "relu", x_file, nowhere), ("penalty", "relu", x_file, "--gradient", nowhere)):
+        assert run(*arguments, status=1) == f"actserve: {nowhere}: No such file or directory\n"
+    assert run("apply", "relu", x_file, str(tmp_path), status=1) == f"actserve: {tmp_path}: Is a directory\n"
+    missing = str(tmp_path / "missing.npy")
+    assert run("apply", "relu", missing, nowhere, status=1) == f"actserve: {missing}: No such file or directory\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room")
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(
+    run: Any, x_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "y.npy").write_bytes(b"before")
+    asked = []
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        asked.append((os.fstat(descriptor).st_size, offset, length))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    text = run("apply", "relu", x_file, str(tmp_path / "y.npy"), status=1)
+    assert text == f"actserve: {tmp_path / 'y.npy'}: No space left on device\n"
+    # All of the file, before anything is written to its pages.
+    size = 128 + X.nbytes
+    assert asked == [(size, 0, size)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npy", "y.npy"]
+    assert (tmp_path / "y.npy").read_bytes() == b"before"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", [("apply", "relu", "{}", "/dev/full"), ("apply", "relu", "{}", "-"), ("list",)])
+def test_an_output_that_takes_nothing(address: str, x_file: str, command: tuple[str, ...]) -> None:
+    arguments = [part.format(x_file) for part in command]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "actserve_client.cli", *arguments, "--server", address],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_streams_that_the_shell_closed(address: str, closed: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m actserve_client.cli describe relu --server {shlex.quote(address)}"
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_has_seen_enough(address: str) -> None:
+    command = f"{shlex.quote(sys.executable)} -m actserve_client.cli list --json --server {shlex.quote(address)}"
+    done = subprocess.run(["/bin/sh", "-c", f"{command} | head -n 1"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[\n", "")
+
+
+def test_the_standard_input_is_named(address: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "actserve_client.cli", "apply", "relu", "-", "-", "--server", address],
+        input=b"", capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"actserve: the standard input is no .npy file")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("plot", "relu", "--output"), ("stats", "relu", "x.npy", "--plot"), ("demo", "--output")]
+)
+def test_a_picture_of_a_kind_that_is_not_drawn(address: str, capsys: Any, arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "curve.jpeg", "--server", address])
+    assert caught.value.code == 2
+    assert "'curve.jpeg' must end in one of .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_plot_draws_what_the_name_ends_in(run: Any, tmp_path: Path) -> None:
+    for suffix, begin in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        run("plot", "relu", "--output", str(tmp_path / f"curve{suffix}"))
+        assert (tmp_path / f"curve{suffix}").read_bytes().startswith(begin)
+
+
+def test_watching_what_speaks_no_http(run: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, futures.ThreadPoolExecutor(1) as pool:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1024)
+                connection.sendall(b"\x00\x00\x06\x04\x00\r\n\r\n")
+
+        answering = pool.submit(answer)
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        text = run("stats", "--watch", place, "--count", "1", status=1)
+        answering.result()
+    assert (
+        text == f"actserve: no metrics at {place}: what answers speaks no HTTP; is it a server's --metrics-address?\n"
+    )

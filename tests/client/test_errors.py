@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from concurrent import futures
 from typing import Any
 
 import grpc
@@ -16,9 +18,12 @@ from actserve_client import (
     InvalidRequest,
     LimitExceeded,
     Retry,
+    ServerError,
     ServerUnavailable,
+    Tls,
     UnknownActivation,
     _channel,
+    merge,
 )
 from google.rpc import error_details_pb2, status_pb2
 
@@ -284,3 +289,158 @@ async def test_a_client_that_is_closed(address: str) -> None:
         pass
     with pytest.raises(InvalidRequest, match="client is closed"):
         await asynchronous.forward("relu", np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("keywords", "field"),
+    [
+        ({"address": 50051}, "address"),
+        ({"address": ("localhost", 50051)}, "address"),
+        ({"address": "localhost"}, "address"),
+        ({"address": "http://localhost:50051"}, "address"),
+        ({"address": "/run/actserve.sock"}, "address"),
+        ({"address": "unix:"}, "address"),
+        ({"address": "localhost:99999"}, "address"),
+        ({"address": "[::1]"}, "address"),
+        ({"retry": 3}, "retry"),
+        ({"tls": True}, "tls"),
+        ({"tls": Tls(roots="/nowhere/roots.pem")}, "tls"),
+        ({"timeout": "3"}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"token": 7}, "token"),
+        ({"token": "two\nlines"}, "token"),
+        ({"channels": 0}, "channels"),
+    ],
+)
+async def test_wrong_options_of_a_client(keywords: Any, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Client(**{"address": "127.0.0.1:1", **keywords})
+    assert caught.value.field == field
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidRequest) as caught:
+        async with AsyncClient(**{"address": "127.0.0.1:1", **keywords}):
+            pass
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("place", ["dns:///localhost:1", "ipv4:127.0.0.1:1", "[::1]:1", "unix:///nowhere/a b"])
+def test_addresses_of_every_form_are_tried(place: str) -> None:
+    with Client(place, retry=None) as client, pytest.raises(ServerUnavailable):
+        client.forward("relu", X)
+
+
+@pytest.mark.parametrize(
+    ("make", "field", "text"),
+    [
+        (lambda c: c.forward("relu", X, timeout="soon"), "timeout", "'soon'"),
+        (lambda c: c.forward("relu", X, timeout=True), "timeout", "number of seconds"),
+        (lambda c: c.describe("relu", timeout=float("nan")), "timeout", "nan"),
+        (lambda c: c.forward("leaky_relu", X, parameters=[0.1]), "parameters", "mapping"),
+        (lambda c: c.forward("leaky_relu", X, parameters={1: 0.1}), "parameters", "name 1"),
+        (lambda c: c.forward("relu", np.ma.masked_less(X, 0)), "x", "masked"),
+        (lambda c: c.derivative("relu", X, upstream=np.ma.masked_less(X, 0)), "upstream", "masked"),
+        (lambda c: c.forward("relu", _Unwilling()), "x", "can't be made an array: on another device"),
+        (lambda c: list(c.stream("relu", 3)), "blocks", "iterable"),
+        (lambda c: list(c.stream("relu", np.float32(3))), "blocks", "iterable"),
+        (lambda c: list(c.map("relu", None)), "arrays", "iterable"),
+        (lambda c: list(c.map("relu", np.array(1.0))), "arrays", "iterable"),
+        (lambda c: list(c.map("relu", [X], mode="derivative", upstream=1)), "upstream", "iterable"),
+        (lambda c: c.empty(3, "float31"), "dtype", "'float31'"),
+        (lambda c: c.empty(3.5), "shape", "3.5"),
+        (lambda c: c.regularization("relu", X, state=b""), "state", "gradient=True"),
+        (lambda c: c.regularization("relu", X, "group_lasso", penalty_axis=5), "penalty_axis", "penalty_axis is 5"),
+        (lambda c: c.create_activation("team.steep", "b * x", b=20.0, bounds={"b": (0, 10)}), "b", "[0, 10]"),
+        (lambda c: merge(None), "states", "None"),
+        (lambda c: merge([1]), "states", "states[0]"),
+        (lambda c: merge(c.neuron_stats("relu", X).state), "states", "iterable of states"),
+        (lambda c: merge(c.neuron_stats("relu", X)), "states", "iterable of states"),
+    ],
+)
+def test_mistakes_have_an_error_that_names_them(client: Client, make: Any, field: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        make(client)
+    assert caught.value.field == field
+    assert text in str(caught.value)
+
+
+class _Unwilling:
+    """As tensors of PyTorch are that lie on a GPU."""
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("on another device")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, 1e-9])
+async def test_a_timeout_that_has_passed(client: Client, address: str, timeout: float) -> None:
+    for _ in range(4):  # small calls in a row take another way than the first ones
+        client.forward("relu", X)
+    with pytest.raises(DeadlineExceeded, match="timeout passed"):
+        client.forward("relu", X, timeout=timeout)
+    with pytest.raises(DeadlineExceeded, match="timeout passed"):
+        client.describe("relu", timeout=timeout)
+    async with AsyncClient(address) as other:
+        with pytest.raises(DeadlineExceeded, match="timeout passed"):
+            await other.forward("relu", X, timeout=timeout)
+
+
+def test_a_timeout_without_end(client: Client) -> None:
+    for timeout in (float("inf"), 1e300, 10**400):
+        np.testing.assert_array_equal(client.forward("relu", X, timeout=timeout), X)
+
+
+def test_a_server_of_something_else() -> None:
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            for ask in (
+                lambda: client.forward("relu", X),
+                lambda: list(client.stream("relu", [X])),
+                client.activations,
+            ):
+                with pytest.raises(ServerError, match="no actserve server"):
+                    ask()
+    finally:
+        server.stop(0).wait()
+
+
+def test_a_client_that_is_closed_in_the_middle_of_a_call(address: str) -> None:
+    client = Client(address)
+    # Through shared memory it goes in slices of 64 MiB, each a call: closed at the end of one, there is none for the next.
+    x = np.zeros((68 << 20) // 4, np.float32)
+
+    def progress(sent: int, received: int) -> None:
+        if received >= 64 << 20:
+            client.close()
+
+    try:
+        with pytest.raises(InvalidRequest, match="the client is closed") as caught:
+            client.forward("relu", x, progress=progress)
+        assert caught.value.field == "client"
+    finally:
+        client.close()
+
+
+async def test_an_async_client_is_closed_before_it_is_used(address: str) -> None:
+    client = AsyncClient(address)
+    await client.close()
+    with pytest.raises(InvalidRequest, match="the client is closed"):
+        await client.forward("relu", X)
+
+
+def test_an_async_client_on_another_event_loop(address: str) -> None:
+    client = AsyncClient(address)
+
+    async def twice_elsewhere() -> None:
+        await client.forward("relu", X)
+        other = asyncio.new_event_loop()
+        try:
+            with pytest.raises(InvalidRequest, match="another event loop"):
+                await asyncio.to_thread(other.run_until_complete, client.forward("relu", X))
+        finally:
+            other.close()
+        await client.forward("relu", X)
+        await client.close()
+
+    asyncio.run(twice_elsewhere())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,8 @@ import pytest
 from actserve_client import Client, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.testing import running_server
+from actserve_server.config import Config, parse_value
+from actserve_server.ports import answers
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
@@ -136,6 +140,52 @@ def test_wrong_settings_are_one_line() -> None:
         assert done.returncode == 2
         assert text in done.stderr
         assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_unix_socket_that_another_server_listens_on_is_left_to_it(address: str, workers: int) -> None:
+    command = [sys.executable, "-m", "actserve_server", "serve", "--address", address, "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"--address: can't listen on {address}; another server does" in done.stderr
+    with Client(address, retry=None) as client:
+        np.testing.assert_array_equal(client.forward("relu", np.ones(3)), np.ones(3))
+
+
+def test_a_server_that_drains_leaves_the_socket_of_the_next_one(make_unix: Any) -> None:
+    first = make_unix()
+    path = first.addresses[0].removeprefix("unix:")
+    with Client(first.addresses[0], retry=None) as client:
+        going = threading.Event()
+
+        def blocks() -> Iterator[Any]:
+            yield np.ones(3)
+            going.wait()
+
+        results = client.stream("relu", blocks())
+        next(results)
+        stopping = threading.Thread(target=first.stop)
+        stopping.start()
+        while answers(path):
+            time.sleep(0.01)
+        second = make_unix(first)
+        going.set()
+        assert list(results) == []
+        stopping.join()
+    assert Path(path).is_socket()
+    with Client(second.addresses[0]) as client:
+        assert client.healthy()
+
+
+def test_help_shows_sizes_as_they_may_be_written() -> None:
+    command = [sys.executable, "-m", "actserve_server", "serve", "--help"]
+    text = " ".join(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert "--max-shared-bytes-per-client BYTES" in text
+    for field in dataclasses.fields(Config):
+        if "_bytes" in field.name:
+            shown = re.search(rf"--{field.name.replace('_', '-')} BYTES .*?\[default: (\S+)\]", text)
+            assert shown is not None, field.name
+            assert parse_value(field.name, shown[1], "help") == field.default
 
 
 def _workshops(pid: int) -> list[psutil.Process]:

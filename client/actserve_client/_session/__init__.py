@@ -11,6 +11,7 @@ from actserve_client._session.answers import Array, Gradients, Regularization
 from actserve_client._session.arguments import (
     as_array,
     as_inputs,
+    check_iterables,
     inputs_of,
     integer,
     is_blocks,
@@ -51,6 +52,7 @@ __all__ = [
     "UNARY_BYTES",
     "as_array",
     "as_inputs",
+    "check_iterables",
     "derivative",
     "forward",
     "gradients_job",

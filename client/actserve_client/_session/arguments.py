@@ -18,6 +18,7 @@ from actserve_client.errors import InvalidRequest
 __all__ = [
     "as_array",
     "as_inputs",
+    "check_iterables",
     "choice",
     "inputs_of",
     "integer",
@@ -33,8 +34,13 @@ def as_array(value: Any, name: str) -> Array:
     """An array of a type that can be computed with; anything else is refused by name."""
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
+        # PyTorch raises the others, for tensors of another device or with a gradient, and says what to do.
         raise InvalidRequest(f"{name} can't be made an array: {error}", field=name) from None
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidRequest(
+            f"{name} is a masked array, and activations know no masks; give {name}.filled(…) or its .data", field=name
+        )
     try:
         computable = wire.data_type_of(array.dtype) in wire.COMPUTABLE
     except KeyError:
@@ -53,6 +59,14 @@ def is_blocks(value: Any) -> bool:
     if isinstance(value, (np.ndarray, np.generic)) or hasattr(value, "__array__") or not hasattr(value, "__iter__"):
         return False
     return not isinstance(value, (list, tuple)) or (bool(value) and all(isinstance(item, np.ndarray) for item in value))
+
+
+def check_iterables(x: Any, name: str, upstream: Any, *, asynchronous: bool = False) -> None:
+    """Refuse what holds no arrays to take one after another; `name` is what x is called, `upstream` may be None."""
+    for value, called in ((x, name), (() if upstream is None else upstream, "upstream")):
+        scalar = isinstance(value, np.ndarray) and not value.ndim
+        if scalar or not (hasattr(value, "__iter__") or (asynchronous and hasattr(value, "__aiter__"))):
+            raise InvalidRequest(f"{called} is {value!r}, and must be an iterable of arrays", field=called)
 
 
 def inputs_of(x: Any, upstream: Any) -> tuple[Array, ...]:
@@ -76,6 +90,15 @@ def _check_upstream(inputs: tuple[Array, ...]) -> None:
 
 def merge_parameters(parameters: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """The activation's parameters from `parameters={...}` and from keywords; a name in both is refused."""
+    if not (parameters is None or isinstance(parameters, Mapping)):
+        raise InvalidRequest(
+            f"parameters is {parameters!r}, and must be a mapping of names to values", field="parameters"
+        )
+    for name in parameters or ():
+        if not isinstance(name, str):
+            raise InvalidRequest(
+                f"parameters has the name {name!r}, and must have strings for names", field="parameters"
+            )
     for name in keywords:
         if parameters and name in parameters:
             raise InvalidRequest(f"{name} is given twice, as a keyword and in parameters", field=name)

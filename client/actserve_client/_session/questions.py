@@ -164,6 +164,8 @@ def regularization(
         state = state.state
     if not (state is None or isinstance(state, bytes)):
         raise InvalidRequest(f"state is {type(state).__name__}, and must be bytes or a Regularization", field="state")
+    if state is not None and not gradient:
+        raise InvalidRequest("state goes with gradient=True", field="state")
     options = compute_pb2.RegularizationOptions(
         regularizer=which,
         strength=None if strength is None else number(strength, "strength"),

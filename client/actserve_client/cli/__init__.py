@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in _SERVER_COMMANDS:
         os.execv(sys.executable, [sys.executable, "-m", "actserve_server", *arguments])  # noqa: S606  # our own module
+    _open_streams()
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options) or 0
@@ -70,8 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"actserve: {error}", file=sys.stderr)
             return 1
         return _fail(str(error), status=1)
-    except (ActserveError, OSError, ValueError) as error:
+    except OSError as error:
+        return _fail(_words(error))
+    except (ActserveError, ValueError) as error:
         return _fail(str(error))
+
+
+def _open_streams() -> None:
+    """Give what is printed somewhere to go where the shell closed a stream (`>&-`): Python has None in its place then."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  # as long as the process
+
+
+def _words(error: OSError) -> str:
+    """What the system refused, and of which file."""
+    text = error.strerror or str(error)
+    return text if error.filename is None else f"{error.filename}: {text}"
 
 
 def _fail(text: str, status: int = 1) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from actserve_client import records
 from actserve_client.cli.catalogue import print_activation
-from actserve_client.cli.options import add_json, command
+from actserve_client.cli.options import add_json, command, picture
 from actserve_client.cli.output import print_json
 from actserve_client.client import Client
 from actserve_client.errors import InvalidRequest
@@ -38,7 +37,7 @@ def add_create(commands: Any) -> None:
     create.add_argument("--description", default="", help="what it is, in a sentence")
     create.add_argument("--replace", action="store_true", help="take the place of one of that name")
     create.add_argument("--validate-only", action="store_true", help="only say what it would be like")
-    create.add_argument("--output", type=Path, metavar="FILE.png", help="also draw it")
+    create.add_argument("--output", type=picture, metavar="FILE.png", help="also draw it (or .svg, .pdf)")
     add_json(create)
 
 

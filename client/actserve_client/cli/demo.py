@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from actserve_client.cli.options import add_json, command
+from actserve_client.cli.options import add_json, command, picture
 from actserve_client.cli.output import print_json, print_table
 from actserve_client.client import Client
 from actserve_client.errors import InvalidRequest
@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
     demo = command(commands, "demo", _run, "train a small network on real digits, through every mode")
     demo.add_argument("--epochs", type=int, default=12, help="how often the data is gone through [12]")
     demo.add_argument("--activation", default="relu", metavar="NAME", help="of the hidden layers [relu]")
-    demo.add_argument("--output", metavar="FILE.png", type=Path, default=Path("demo.png"), help="[demo.png]")
+    demo.add_argument(
+        "--output", metavar="FILE.png", type=picture, default=Path("demo.png"), help="or .svg, .pdf [demo.png]"
+    )
     add_json(demo)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +34,7 @@ def read(name: str, *, bfloat16: bool = False) -> np.memmap[Any, Any] | Array:
     ImportError for bfloat16 without ml_dtypes.
     """
     array = _read(name)
+    name = _shown(name)
     if bfloat16:
         if array.dtype != _RAW_BFLOAT16:
             raise ValueError(f"{name} holds {array.dtype}, and a file of bfloat16 holds two raw bytes an element")
@@ -44,16 +47,20 @@ def read(name: str, *, bfloat16: bool = False) -> np.memmap[Any, Any] | Array:
 
 def _read(name: str) -> np.memmap[Any, Any] | Array:
     if name != "-":
-        return _mapped(name)
+        return _mapped(name, name)
     with tempfile.NamedTemporaryFile(suffix=".npy") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool)
         spool.flush()
-        return _mapped(spool.name)
+        return _mapped(spool.name, _shown(name))
 
 
-def _mapped(name: str) -> np.memmap[Any, Any] | Array:
+def _shown(name: str) -> str:
+    return "the standard input" if name == "-" else name
+
+
+def _mapped(path: str, name: str) -> np.memmap[Any, Any] | Array:
     try:
-        array = np.load(name, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{name} is no .npy file that can be read: {error}") from None
     if not isinstance(array, np.ndarray):
@@ -64,14 +71,17 @@ def _mapped(name: str) -> np.memmap[Any, Any] | Array:
 class Output:
     """A .npy file that is written once the shape and the type of what it will hold are known."""
 
-    def __init__(self, temporary: str) -> None:
+    def __init__(self, name: str, temporary: str) -> None:
+        self._name = name
         self._temporary = temporary
         self.array: Array | None = None
 
     def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """The file's array, mapped. May be called again, which begins the file anew."""
         stored = _RAW_BFLOAT16 if dtype.name == "bfloat16" else dtype
-        array = np.lib.format.open_memmap(self._temporary, mode="w+", dtype=stored, shape=shape)
+        with _named(self._name):
+            array = np.lib.format.open_memmap(self._temporary, mode="w+", dtype=stored, shape=shape)
+            _reserve(self._temporary)
         self.array = array.view(dtype) if stored != dtype else array
         return self.array
 
@@ -80,27 +90,74 @@ class Output:
 def written(name: str) -> Iterator[Output]:
     """A .npy file that appears when the block ends well; otherwise what was there before stays.
 
-    `-` is the standard output. bfloat16 is written as NumPy writes it, two raw bytes an element.
+    `-` is the standard output. A device or a named pipe is written to, and a link keeps pointing to what it points to. bfloat16 is
+    written as NumPy writes it, two raw bytes an element. Raises OSError that names the file when there can be none, before the block
+    begins where that can be told.
     """
-    folder = None if name == "-" else Path(name).resolve().parent
-    handle, temporary = tempfile.mkstemp(prefix=".actserve-", suffix=".npy", dir=folder)
+    with _named(name):
+        there = _status(name)
+        if there is not None and stat.S_ISDIR(there.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        is_file = name != "-" and (there is None or stat.S_ISREG(there.st_mode))
+        target = Path(name).resolve()
+        handle, temporary = tempfile.mkstemp(prefix=".actserve-", suffix=".npy", dir=target.parent if is_file else None)
     os.close(handle)
     try:
-        output = Output(temporary)
+        output = Output(name, temporary)
         yield output
         if isinstance(output.array, np.memmap):
             output.array.flush()
         output.array = None
-        if name == "-":
-            with open(temporary, "rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-        else:
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, name)
+        with _named(name):
+            if is_file:
+                os.chmod(temporary, 0o666 & ~_umask() if there is None else stat.S_IMODE(there.st_mode))
+                os.replace(temporary, target)
+            else:
+                _copy(temporary, name)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _status(name: str) -> os.stat_result | None:
+    """What lies at a path; None when there is nothing, and of the standard output."""
+    if name == "-":
+        return None
+    try:
+        return os.stat(name)
+    except FileNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let what the system refuses name the file that the caller named, and not one that lies there for a while."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        shown = "the standard output" if name == "-" else name
+        raise OSError(error.errno, error.strerror, shown) from None
+
+
+def _copy(temporary: str, name: str) -> None:
+    """Write a finished file to where no file can take its place."""
+    with open(temporary, "rb") as file:
+        if name == "-":
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+        else:
+            with open(name, "wb") as out:
+                shutil.copyfileobj(file, out)
+
+
+def _reserve(path: str) -> None:
+    """Take the room that a file will need: a page of a mapped file for which none is left ends the process (SIGBUS)."""
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            if size := os.fstat(file.fileno()).st_size:
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _umask() -> int:

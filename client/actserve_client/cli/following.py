@@ -6,6 +6,7 @@ It knows the text format of Prometheus as far as the server's own gauges need it
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 import math
 import re
@@ -82,6 +83,10 @@ def read(address: str) -> list[Seen]:
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=_TIMEOUT_S) as answer:  # http it is
             return parse(answer.read(_LARGEST_ANSWER_BYTES).decode(errors="replace"))
+    except http.client.HTTPException:
+        raise ServerUnavailable(
+            f"no metrics at {address}: what answers speaks no HTTP; is it a server's --metrics-address?"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise ServerUnavailable(f"no metrics at {address}: {reason}; is it a server's --metrics-address?") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from actserve_client.cli import files
@@ -20,9 +21,11 @@ __all__ = [
     "name_and_value",
     "parameter_value",
     "parameters",
+    "picture",
     "tensor",
 ]
 
+_PICTURES = (".png", ".svg", ".pdf")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -108,6 +111,14 @@ def parameter_value(text: str) -> Any:
             value = kind(text)
             return text if value != value else value
     return text
+
+
+def picture(text: str) -> Path:
+    """Where a picture goes; what its name ends in says of which kind it is."""
+    path = Path(text)
+    if path.suffix.lower() not in _PICTURES:
+        raise argparse.ArgumentTypeError(f"{text!r} must end in one of {', '.join(_PICTURES)}")
+    return path
 
 
 def how(options: argparse.Namespace) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from actserve_client.cli.options import add_parameters, add_variant, command, parameters
+from actserve_client.cli.options import add_parameters, add_variant, command, parameters, picture
 from actserve_client.client import Client
 from actserve_client.errors import InvalidRequest
 
@@ -19,7 +18,7 @@ def add(commands: Any) -> None:
     """Add `plot` to the commands."""
     plot = command(commands, "plot", _run, "draw activations and their derivatives")
     plot.add_argument("names", metavar="NAME", nargs="+")
-    plot.add_argument("--output", metavar="FILE.png", required=True, type=Path)
+    plot.add_argument("--output", metavar="FILE.png", required=True, type=picture, help="or .svg, .pdf")
     plot.add_argument("--range", nargs=2, type=float, default=(-5.0, 5.0), metavar=("LOW", "HIGH"), help="[-5 5]")
     add_parameters(plot)
     add_variant(plot)

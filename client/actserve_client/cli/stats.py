@@ -8,7 +8,7 @@ from typing import Any
 
 from actserve_client.cli import following
 from actserve_client.cli.layer import as_json, print_layer
-from actserve_client.cli.options import add_json, add_subject, command, how, tensor
+from actserve_client.cli.options import add_json, add_subject, command, how, picture, tensor
 from actserve_client.cli.output import print_json
 from actserve_client.cli.progress import progress_of
 from actserve_client.client import Client
@@ -55,7 +55,12 @@ def add(commands: Any) -> None:
         "--top", type=int, default=10, metavar="N", help="how many of the least active neurons to list [10]"
     )
     stats.add_argument("--state", metavar="FILE", help="write the state too, for merging")
-    stats.add_argument("--plot", metavar="FILE.png", type=Path, help="draw the histogram and the map of dead neurons")
+    stats.add_argument(
+        "--plot",
+        metavar="FILE.png",
+        type=picture,
+        help="draw the histogram and the map of dead neurons (or .svg, .pdf)",
+    )
     add_json(stats)
 
 

@@ -211,15 +211,15 @@ class Regularization:
         if parameter is None:
             return Geometry(shape, None)
         axis = self.options[parameter.name]
-        field = f"{_FIELD}.parameters[{parameter.name!r}]"
+        name, field = parameter.name, f"{_FIELD}.parameters[{parameter.name!r}]"
         if axis is None and isinstance(self.regularizer, Temporal):
             axis = self.axis if subject.axis is None else None
             axis = -min(2, max(len(shape), 1)) if axis is None else axis
         elif axis is None:
             axis = -1 if self.axis is None else self.axis
         if self.options[parameter.name] is None and self.axis is not None:
-            field = "header.axis"
-        return Geometry(shape, resolve_axis(int(axis), shape, field=field, name=field.rpartition(".")[2]))
+            name, field = "axis", "header.axis"
+        return Geometry(shape, resolve_axis(int(axis), shape, field=field, name=name))
 
     def measure(self, subject: Subject) -> Measure:
         """A measure of nothing yet."""
