@@ -2,7 +2,7 @@
 
     python benchmarks/shared_memory.py [--rounds 9] [--megabytes 100]
 
-Prints JSON. The server is a process of its own, with the default settings; `transport.py` runs this too. The contenders are timed in
+Prints JSON. The server is a process of its own, with the default settings but for room for all contenders' regions; `transport.py` runs this too. The contenders are timed in
 turn, round by round. CPU seconds are those of both processes, a GB is 1e9 bytes of input, memory is the peak of the whole
 run for each process (both count what they share).
 """
@@ -34,6 +34,10 @@ from actserve_server.modes.maps import Forward
 IN_PROCESS = "the engine in process, from memory to memory"
 SIZES = (1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 22, 1 << 24)
 """Bytes, of the search for the size from which on shared memory is worth it."""
+
+
+SLICES = (8 << 20, 16 << 20, 32 << 20, 64 << 20, 128 << 20, 256 << 20)
+"""Bytes, of the search for how much of a large plain array a call takes."""
 
 
 def _engine(x: Any) -> Callable[[], Any]:
@@ -100,7 +104,9 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
     x = (np.random.default_rng(0).standard_normal(megabytes * 250_000) * 3).astype(np.float32)
     engine = _engine(x)
     reference = engine().copy()
-    with LocalServer() as server, Client(server.address) as client, Client(server.address) as sender:
+    room = 6 * x.nbytes + (1 << 30)
+    limits = {"max_shared_bytes": room, "max_shared_bytes_per_client": room}
+    with LocalServer(**limits) as server, Client(server.address) as client, Client(server.address) as sender:
         sender._regions.close()  # so that it sends the bytes
         processes = [psutil.Process(), psutil.Process(server.pid)]
         contenders = {IN_PROCESS: engine, **_contenders(client, sender, x)}
@@ -120,6 +126,7 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
             "client_mib": _peak_mib(processes[0].pid),
             "server_mib": _peak_mib(server.pid),
         }
+        slices = {str(size): _in_slices(server.address, x, size, rounds) for size in SLICES if size < x.nbytes}
         sizes = {str(size): _crossover(client, sender, x[: size // 4], rounds * 8) for size in SIZES}
     return {
         "megabytes": megabytes,
@@ -127,6 +134,7 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "contenders": large,
         "peak_memory": peaks,
+        "plain_arrays_by_slice": slices,
         "medians_us_by_bytes": sizes,
     }
 
@@ -134,6 +142,25 @@ def measure(megabytes: int, rounds: int) -> dict[str, Any]:
 def _peak_mib(pid: int) -> int:
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM"))
+
+
+def _in_slices(address: str, x: Any, size: int, rounds: int) -> dict[str, float]:
+    """Milliseconds of plain arrays in slices of a size: the first call of a client, whose memory is new, and those after it."""
+    kept = _shared.SLICE_BYTES
+    _shared.SLICE_BYTES = size
+    out = np.zeros_like(x)
+    try:
+        with Client(address) as client:
+            client.forward("sigmoid", x[:1])
+            seconds: list[float] = []
+            for _ in range(rounds + 1):
+                begin = time.perf_counter()
+                client.forward("sigmoid", x, out=out)
+                seconds.append(time.perf_counter() - begin)
+    finally:
+        _shared.SLICE_BYTES = kept
+    first, *others = (round(each * 1e3, 1) for each in seconds)
+    return {"first_ms": first, "best_ms": min(others), "median_ms": statistics.median(others)}
 
 
 def _crossover(client: Client, sender: Client, x: Any, rounds: int) -> dict[str, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -52,6 +53,7 @@ def _contenders(client: Client, x: Any, calls: int) -> dict[str, tuple[int, int,
         "forward, calls": (0, 0, forward),
         "map, one by one": (0, 0, mapped),
         **together,
+        "map of an iterable": (0, _tensors.PACK_BYTES, lambda: list(client.map("sigmoid", itertools.repeat(x, calls)))),
     }
 
 

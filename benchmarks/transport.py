@@ -89,7 +89,7 @@ def _small_contenders(
         return list(client.map("sigmoid", [x] * calls))[-1]
 
     return {
-        "actserve, map": mapped,
+        "actserve, map of an iterable": mapped,
         "actserve, map of a list": mapped_list,
         "actserve, forward": lambda: again(forward),
         f"actserve, forward, {THREADS} threads": lambda: in_threads(forward),

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from actserve_client import Client
@@ -103,6 +104,31 @@ def make_server(tmp_path: Path) -> Iterator[MakeServer]:
     yield make
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def make_unix(tmp_path: Path, socket_folder: Path) -> Iterator[MakeServer]:
+    """Servers on Unix sockets with settings of their own, or one again at the place of an earlier one."""
+    servers: list[Server] = []
+
+    def make(at: Server | None = None, **settings: Any) -> Server:
+        address = at.addresses[0] if at else f"unix:{socket_folder}/{tmp_path.name[-20:]}-{len(servers)}"
+        server = Server(Config(address=address, grace_s=1.0, **settings))
+        server.start()
+        servers.append(server)
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def bytes_client(address: str) -> Iterator[Client]:
+    """A client that shares no memory with its server, and sends the bytes."""
+    with Client(address, timeout=300) as client:
+        client._regions.close()
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
+
+from actserve import shared
 
 
 class Breaking:
@@ -14,14 +17,23 @@ class Breaking:
     >>> with Breaking("127.0.0.1:50051", [1000]) as breaking:
     ...     Client(breaking.address)
 
-    Connections after the last number are left alone.
+    Connections after the last number are left alone. With a path `at` it listens there, beside the way to the target's shared memory,
+    which is not cut.
     """
 
-    def __init__(self, target: str, cuts: list[int]) -> None:
+    def __init__(self, target: str, cuts: list[int], at: str = "") -> None:
         self._target = target
         self._cuts = list(cuts)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._at = at
+        if at:
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(at)
+            self._listener.listen()
+            os.symlink(target.removeprefix("unix:") + shared.SUFFIX, at + shared.SUFFIX)
+            self.address = f"unix:{at}"
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.broken = 0
         """How many connections were cut."""
         self._open: set[socket.socket] = set()
@@ -42,6 +54,9 @@ class Breaking:
             _close(end)
         for thread in self._threads:
             thread.join(10)
+        if self._at:
+            os.unlink(self._at)
+            os.unlink(self._at + shared.SUFFIX)
 
     def _accept(self) -> None:
         while True:

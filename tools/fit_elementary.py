@@ -142,9 +142,66 @@ SILU_ROOT = mp.findroot(silu_slope, -1.278)
 GELU_ROOT = mp.findroot(gelu_slope, -0.7518)
 
 
+def gated_slope(gate: Function, gate_slope: Function) -> Function:
+    """The derivative of x tanh(gate(x)) or the like, given the gate and its derivative."""
+    return lambda x: gate(x) + x * gate_slope(x)
+
+
+def _gelu(x: Real) -> Real:
+    return x * mp.ncdf(x)
+
+
+def _sigmoid(x: Real) -> Real:
+    return 1 / (1 + mp.exp(-x))
+
+
+def _softplus(x: Real) -> Real:
+    return mp.log1p(mp.exp(x))
+
+
+# By name: the slope, and about where its zero is.
+SLOPES: dict[str, tuple[Function, float]] = {
+    "SMISH": (
+        gated_slope(
+            lambda x: mp.tanh(mp.log1p(_sigmoid(x))),
+            lambda x: mp.sech(mp.log1p(_sigmoid(x))) ** 2 * _sigmoid(x) * _sigmoid(-x) / (1 + _sigmoid(x)),
+        ),
+        -1.2,
+    ),
+    "LOGISH": (
+        gated_slope(lambda x: mp.log1p(_sigmoid(x)), lambda x: _sigmoid(x) * _sigmoid(-x) / (1 + _sigmoid(x))),
+        -1.4,
+    ),
+    "SERF": (
+        gated_slope(
+            lambda x: mp.erf(_softplus(x)),
+            lambda x: 2 / mp.sqrt(mp.pi) * mp.exp(-(_softplus(x) ** 2)) * _sigmoid(x),
+        ),
+        -1.0,
+    ),
+    "TANH_EXP": (
+        gated_slope(lambda x: mp.tanh(mp.exp(x)), lambda x: mp.sech(mp.exp(x)) ** 2 * mp.exp(x)),
+        -1.1,
+    ),
+    "PHISH": (
+        gated_slope(lambda x: mp.tanh(_gelu(x)), lambda x: mp.sech(_gelu(x)) ** 2 * gelu_slope(x)),
+        -1.2,
+    ),
+}
+# Where the tables of slopes lie: around which x, and how far to both sides.
+SLOPE_SPANS = {name: ("-1.5", "0.9376") if name == "PHISH" else ("-1.75", "1.1876") for name in SLOPES}
+SLOPE_ROOTS = {name: mp.findroot(slope, near) for name, (slope, near) in SLOPES.items()}
+
+
 def quotient(function: Function, root: Real) -> Function:
     """d -> f(root + d)/d, which has no zero of its own."""
     return lambda d: function(root + d) / d if abs(d) > mp.mpf(10) ** -25 else mp.diff(function, root)
+
+
+def about(middle: Real, function: Function, root: Real) -> Function:
+    """t -> f(middle + t)/(middle + t - root)."""
+    ratio = quotient(function, root)
+    return lambda t: ratio(middle + t - root)
 
 
 def relative(function: Function) -> Function:
@@ -155,6 +212,10 @@ def relative(function: Function) -> Function:
 def log_bound() -> Real:
     """The largest s^2 for s = f/(2 + f), where 1 + f lies between sqrt(1/2) and sqrt(2)."""
     return ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2
+
+
+WIDE_SLOPE_DEGREES = {"SMISH": 23, "LOGISH": 23, "SERF": 27, "TANH_EXP": 27, "PHISH": 29}
+FAST_SLOPE_DEGREES = {"SMISH": 12, "LOGISH": 10, "SERF": 11, "TANH_EXP": 12, "PHISH": 12}
 
 
 def tables() -> dict[str, Table]:
@@ -265,7 +326,21 @@ def tables() -> dict[str, Table]:
         for name, table in tables_of_kind.items():
             rounding = to_float32 if kind == "FAST" else float
             result[f"{kind}_{name}"] = dataclasses.replace(table, rounding=rounding)
-    return result | quotients() | curves()
+    return result | slopes() | quotients() | curves()
+
+
+def slopes() -> dict[str, Table]:
+    """Derivatives around their zeros, divided by the distance: more to the left, where the closed forms cancel farther out."""
+    result = {}
+    for kind, degree, rounding in (("WIDE", WIDE_SLOPE_DEGREES, float), ("FAST", FAST_SLOPE_DEGREES, to_float32)):
+        for name, (slope, _) in SLOPES.items():
+            middle, reach = map(mp.mpf, SLOPE_SPANS[name])
+            ratio = about(middle, slope, SLOPE_ROOTS[name])
+            meaning = f"{name.lower()}'(x)/(x - root), t = x + {mp.nstr(-middle, 3)}"
+            result[f"{kind}_{name}_SLOPE"] = Table(
+                ratio, -reach, reach, degree[name], relative(ratio), meaning, rounding
+            )
+    return result
 
 
 def quotients() -> dict[str, Table]:
@@ -543,6 +618,7 @@ def constants() -> dict[str, list[float]]:
         "SILU_ROOT": parts(SILU_ROOT),
         "FAST_SILU_ROOT": parts(SILU_ROOT, to_float32),
         "GELU_ROOT": parts(GELU_ROOT),
+        **{f"{name}_ROOT": parts(root) for name, root in SLOPE_ROOTS.items()},
         "ELISH_ROOT": parts(mp.log(mp.sqrt(2) - 1)),
         "HARD_ELISH_ROOT": parts(mp.findroot(lambda x: mp.exp(x) * (x + 2) - 1, -0.44)),
     }

@@ -8,6 +8,9 @@ import time
 from actserve_client.errors import DeadlineExceeded, ServerUnavailable
 from actserve_client.options import Retry
 
+_AGAIN_S = 0.5
+"""How long a probe waits for another connection, where one broke: above the pause between two tries to connect."""
+
 
 class Budget:
     """How many calls that found no server a client makes again, all together: a hundred, and then one for ten that were answered.
@@ -55,8 +58,17 @@ class Attempts:
         """What is left of the timeout."""
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
 
+    def probe_s(self, addresses: int, *, again: bool) -> float | None:
+        """How long to wait for an answer where so many addresses are left to be asked: one that hangs leaves time for the others."""
+        left_s = self.seconds_left()
+        share_s = None if left_s is None else left_s / addresses
+        if not again:
+            return share_s
+        return _AGAIN_S if share_s is None else min(share_s, _AGAIN_S)
+
     def succeeded(self) -> None:
-        """The answer is complete."""
+        """A call was answered: what is lost from here on is another matter."""
+        self._failed, self._lost = 0, None
         self._budget.earn()
 
     def pause_s(self, error: ServerUnavailable, *, begun: bool = False, gained: bool = False) -> float:

@@ -48,8 +48,8 @@ def environment_address() -> str | None:
 
 
 def socket_path(address: str, tls: Tls | None) -> str | None:
-    """The path of the one Unix socket that an address names, unless what goes through is to be encrypted; None for any other."""
-    if tls is not None or not address.startswith("unix:") or "," in address:
+    """The path of the Unix socket that an address names, unless what goes through is to be encrypted; None for any other."""
+    if tls is not None or not address.startswith("unix:"):
         return None
     path = address.removeprefix("unix:")
     return path[2:] if path.startswith("//") else path

@@ -84,9 +84,18 @@ class Pool(Generic[C]):
         with self._lock:
             return self._pick()
 
-    def _pick(self) -> Line[C]:
+    def each(self) -> list[Line[C]]:
+        """A connection to each address."""
+        with self._lock:
+            self._check_open()
+            return self._lines[: len(self.addresses)]
+
+    def _check_open(self) -> None:
         if self._closed:
             raise InvalidRequest("the client is closed", field="client")
+
+    def _pick(self) -> Line[C]:
+        self._check_open()
         now = time.monotonic()
         best = min(self._lines, key=lambda line: (line.cool > now, line.calls, line.used))
         if best.calls:

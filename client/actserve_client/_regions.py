@@ -19,6 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,16 @@ class Spot:
 
 
 class Loan:
-    """Memory of a region, lent until nothing refers to it: arrays made from it do."""
+    """Memory of a region, lent until nothing refers to it: arrays made from it do. Or until it is given back before."""
 
-    __slots__ = ("__weakref__", "nbytes", "region")
+    __slots__ = ("__weakref__", "give_back", "nbytes", "region")
 
-    def __init__(self, region: _Region, nbytes: int) -> None:
+    def __init__(self, region: _Region, nbytes: int, taken_back: Callable[[_Region], object]) -> None:
         self.region = region
         self.nbytes = nbytes
+        self.give_back = weakref.finalize(self, taken_back, region)
+        """Ends the loan, for who knows that nobody looks at its memory any more."""
+        self.give_back.atexit = False
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
@@ -134,9 +138,7 @@ class Regions:
             self._lock.release()
         if region is None:
             return None
-        loan = Loan(region, nbytes)
-        weakref.finalize(loan, self._returned.append, region).atexit = False
-        return loan
+        return Loan(region, nbytes, self._returned.append)
 
     def find(self, array: Array, *, wait: bool = True) -> Spot | None:
         """Where an array lies in a region, if it does, and is one piece of little-endian elements.

@@ -37,6 +37,7 @@ class Place:
         self._bits = ""
         self._units: int | None = None
         self._before = self._counted = self._here = (Nonfinite(), Nonfinite())
+        self._computed_s = 0.0
 
     def header(self, header: compute_pb2.ResultHeader, itemsize: int) -> None:
         """The result's header has come; of a result that is gone on with, once more."""
@@ -81,6 +82,13 @@ class Place:
         self._before = self._counted
         return again
 
+    def pause(self, summary: compute_pb2.ResultSummary) -> None:
+        """All has come that one call was asked for, and another goes on; only where the place is resumable."""
+        so_far = self.total(summary)
+        self._before = self._counted = so_far.nonfinite_in, so_far.nonfinite_out
+        self._computed_s = so_far.compute_time_s
+        self.announced = False
+
     def part(self) -> compute_pb2.Part:
         """What to ask the next server for."""
         assert self._units is not None
@@ -92,8 +100,7 @@ class Place:
 
     def total(self, summary: compute_pb2.ResultSummary) -> Summary:
         """What the servers have counted, each its part."""
-        last = summary_of(summary)
-        return Summary(last.compute_time_s, self._before[0] + last.nonfinite_in, self._before[1] + last.nonfinite_out)
+        return Summary(self._computed_s, *self._before) + summary_of(summary)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

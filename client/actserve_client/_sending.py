@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 
 from actserve_client._resume import Course, Frame, Window
 
@@ -19,14 +19,14 @@ _TAKEN = 2
 class Sending:
     """Messages made from an iterable of the caller's, which may raise anything: that is `failure`, and ends the messages."""
 
-    def __init__(self, frames: Iterator[Frame], window: Window) -> None:
+    def __init__(self, frames: Generator[Frame, None, None], window: Window) -> None:
         self._frames = frames
         self._window = window
         self._pulling = threading.Lock()
         self._ended = False
         self.sent = 0
         """How many messages the latest call has taken."""
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
 
     @property
     def begun(self) -> bool:
@@ -52,6 +52,8 @@ class Sending:
                 frame = self._window.at(place)
                 if frame is None and not self._ended and place >= self._window.begin:
                     frame = self._pull()
+            if self._ended:
+                self._let_go()
         return frame
 
     def _pull(self) -> Frame | None:
@@ -60,18 +62,31 @@ class Sending:
         except StopIteration:
             self._ended = True
             return None
-        except Exception as error:  # noqa: BLE001  # the caller's iterable may raise anything; the call raises it
+        except BaseException as error:  # noqa: BLE001  # the caller's iterable may raise anything; the call raises it
             self._ended = True
             self.failure = error
             return None
         self._window.add(frame)
         return frame
 
+    def close(self) -> None:
+        """Pull no more, and close where the messages come from: at once, or where one is being waited for, when it is there."""
+        self._ended = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # Whoever is at it does this after it.
+        if self._pulling.acquire(blocking=False):
+            try:
+                self._frames.close()
+            finally:
+                self._pulling.release()
+
 
 class AsyncSending:
     """The same, of an async iterable."""
 
-    def __init__(self, frames: AsyncIterator[Frame], window: Window) -> None:
+    def __init__(self, frames: AsyncGenerator[Frame, None], window: Window) -> None:
         self._frames = frames
         self._window = window
         self._pulling: asyncio.Task[None] | None = None
@@ -118,11 +133,12 @@ class AsyncSending:
             self._pulling = None
 
     async def aclose(self) -> None:
-        """Give up what is waited for."""
+        """Give up what is waited for, and close where the messages come from."""
         self._ended = True
         if self._pulling is not None:
             self._pulling.cancel()
             await asyncio.gather(self._pulling, return_exceptions=True)
+        await self._frames.aclose()
 
 
 __all__ = ["AsyncSending", "Sending"]

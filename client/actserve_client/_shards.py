@@ -1,8 +1,11 @@
-"""A large tensor split over several servers: each computes a part of it, into one result. No I/O."""
+"""A large tensor split over several servers: each computes a part of it, into one result; and what can be split. No I/O."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+from actserve.v1 import compute_pb2
 
 from actserve_client import records
 from actserve_client._session import Array, Assembly, Job, MakeOut, OnSummary, Progress, Question
@@ -24,6 +27,25 @@ def worth(question: Question, inputs: tuple[Array, ...], out: Array | MakeOut | 
 def can_be_split(known: records.Activation | None) -> bool:
     """Whether an activation is known to be computed element by element."""
     return known is not None and known.kind == "elementwise"
+
+
+def unit_bytes(question: Question, inputs: tuple[Array, ...], known: records.Activation | None) -> int:
+    """How many bytes of each input make as many of a map's result by themselves: an element, or the slices that lie interleaved.
+
+    0 where none do, as where a slice's length changes, and where that is not known.
+    """
+    header, x = question.template, inputs[0]
+    derivative = header.derivative
+    if derivative.parameter_gradients or derivative.jacobian == compute_pb2.JACOBIAN_FULL:
+        return 0
+    if known is None or any(other.shape != x.shape for other in inputs):
+        return 0
+    if known.kind == "elementwise":
+        return x.itemsize
+    axis = header.axis if header.HasField("axis") else -1
+    if known.kind != "axis" or not -x.ndim <= axis < x.ndim:
+        return 0
+    return math.prod(x.shape[axis % x.ndim :]) * x.itemsize
 
 
 def asked(question: Question) -> str:
@@ -63,6 +85,7 @@ class Shards:
                 progress=self._progress_of(index, edges[index]) if progress else None,
                 on_summary=self._summaries.append,
                 span=(edges[index], edges[index + 1]),
+                unit_bytes=x.itemsize,
             )
             for index in range(count)
         ]
@@ -89,4 +112,4 @@ def _nothing(_: Assembly) -> None:
     return None
 
 
-__all__ = ["LEAST_BYTES", "Shards", "asked", "worth"]
+__all__ = ["LEAST_BYTES", "Shards", "asked", "can_be_split", "unit_bytes", "worth"]

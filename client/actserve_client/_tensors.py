@@ -1,6 +1,6 @@
 """Many tensors over one stream, without any I/O: each is a job of its own, and the small ones take one message each way.
 
-Where all of them are there already and are computed element by element, small ones go together as one job: a message costs as
+Where they are computed element by element, small ones that are there at the same time go together as one job: a message costs as
 much as thousands of elements.
 """
 
@@ -17,6 +17,7 @@ from actserve import wire
 from actserve.v1 import compute_pb2
 
 from actserve_client import records
+from actserve_client._pulling import Room
 from actserve_client._resume import Course, Frame, Window, chunk_message, course
 from actserve_client._session import (
     KEPT_BYTES,
@@ -34,17 +35,27 @@ from actserve_client.errors import ActserveError, InvalidRequest, ServerError, S
 PACK_BYTES = 64 << 10
 """How many bytes of tensors go together at most; benchmarks/README.md shows where it comes from."""
 
+COPIED_BYTES = 256 << 10
+"""Below this many bytes a tensor of an iterable is copied, so that the next one can be pulled while it is on its way."""
+
+AHEAD_BYTES = 8 << 20
+"""How many bytes of small tensors are read ahead of the results at most: as much as gRPC takes of larger ones by itself."""
+
 LEAST_PACKED = 2
 """How many go together at least."""
 
+_LEAST_COST = 64
+"""What a tensor counts at least, as what is kept of it is no smaller; so there is an end of empty ones too."""
 
-def may_go_together(question: Question, arrays: Any, upstream: Any) -> bool:
+Inputs = tuple[Array, ...] | InvalidRequest
+"""A tensor, and perhaps its upstream gradient, or why it can't be sent."""
+
+
+def may_go_together(question: Question, arrays: Any) -> bool:
     """Whether tensors may be read before their turn, and an elementwise activation computes each as it would alone."""
     template = question.template
     return (
-        type(arrays) in (list, tuple)
-        and (upstream is None or (type(upstream) in (list, tuple) and len(upstream) == len(arrays)))
-        and len(arrays) >= LEAST_PACKED
+        not (type(arrays) in (list, tuple) and len(arrays) < LEAST_PACKED)
         and "." not in template.activation
         and not template.nonfinite
         and not template.derivative.jacobian
@@ -53,9 +64,48 @@ def may_go_together(question: Question, arrays: Any, upstream: Any) -> bool:
     )
 
 
+def all_there(arrays: Any, upstream: Any) -> bool:
+    """Whether all tensors, and their gradients, are there already."""
+    return type(arrays) in (list, tuple) and (
+        upstream is None or (type(upstream) in (list, tuple) and len(upstream) == len(arrays))
+    )
+
+
 def goes_by_elements(known: records.Activation | None) -> bool:
     """Whether what an activation makes of an element depends neither on its neighbours nor on its place."""
     return known is not None and known.kind == "elementwise" and all(p.kind != "seed" for p in known.parameters)
+
+
+def checked(given: tuple[Any, ...]) -> Inputs:
+    """A tensor, and perhaps its upstream gradient, as arrays that can be sent."""
+    try:
+        return as_inputs(*given)
+    except InvalidRequest as error:
+        return error
+
+
+def all_checked(arrays: Any, upstream: Any) -> Iterator[Inputs]:
+    """The same of all tensors that are there, and their gradients."""
+    return map(checked, zip(arrays) if upstream is None else zip(arrays, upstream, strict=True))
+
+
+def kept(given: tuple[Any, ...]) -> Inputs:
+    """A tensor that can be sent, whose memory the caller may use again; but a large one must be sent before."""
+    inputs = checked(given)
+    if isinstance(inputs, InvalidRequest) or cost(inputs) >= COPIED_BYTES:
+        return inputs
+    return tuple(array.copy() for array in inputs)
+
+
+def cost(inputs: Inputs) -> int:
+    """How much of a pack a tensor takes."""
+    nbytes = 0 if isinstance(inputs, InvalidRequest) else sum(array.nbytes for array in inputs)
+    return max(nbytes, _LEAST_COST)
+
+
+def room() -> Room:
+    """How much of an iterable is pulled at a time."""
+    return Room(together=PACK_BYTES, alone=COPIED_BYTES, ahead=AHEAD_BYTES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +117,7 @@ class _Owed:
     header: compute_pb2.JobHeader | None = None
     """Its header, where its bytes come in chunks: then it can be gone on with."""
     shapes: tuple[tuple[int, ...], ...] | None = None
-    """Of the tensors that went together, where they did."""
+    """Of the tensors that went together, where they did; of none, where only the answer's coming matters."""
 
     def results(self) -> Iterator[Array]:
         """The tensors of an answer that is complete."""
@@ -96,6 +146,7 @@ class Tensors:
         """What the server has said of the jobs that are complete."""
         self._owed: deque[_Owed | InvalidRequest] = deque()
         self._job = 0
+        self._answered = 0
         self._delivered = 0
         self._ended = False
         # Few layers have many shapes, and making a header takes longer than all else about a small tensor.
@@ -103,37 +154,40 @@ class Tensors:
         self._message = compute_pb2.ComputeStreamRequest()
 
     def encode(self, *given: Any) -> Iterator[Frame]:
-        """The messages that send a tensor, and perhaps its upstream gradient; none for one that can't be sent."""
-        try:
-            inputs = as_inputs(*given)
-        except InvalidRequest as error:
-            self._owed.append(error)
+        """The messages that send a tensor, and perhaps its upstream gradient."""
+        inputs = checked(given)
+        if isinstance(inputs, InvalidRequest):
+            yield from self._refuse(inputs)
         else:
             yield from self._frames(inputs)
 
-    def encode_together(self, tensors: Iterable[tuple[Any, ...]]) -> Iterator[Frame]:
+    def encode_together(self, tensors: Iterable[Inputs]) -> Iterator[Frame]:
         """The messages that send tensors which are all there; small ones of one type that follow one another go together."""
         pack: list[tuple[Array, ...]] = []
         size = 0
-        for given in tensors:
-            try:
-                inputs = as_inputs(*given)
-            except InvalidRequest as error:
+        for inputs in tensors:
+            if isinstance(inputs, InvalidRequest):
                 yield from self._packed(pack)
                 pack, size = [], 0
-                self._owed.append(error)
+                yield from self._refuse(inputs)
                 continue
-            nbytes = sum(array.nbytes for array in inputs)
-            alone = nbytes > PACK_BYTES // LEAST_PACKED or any(array.shape != inputs[0].shape for array in inputs)
-            if pack and (alone or size + nbytes > PACK_BYTES or inputs[0].dtype != pack[0][0].dtype):
+            more = cost(inputs)
+            alone = more > PACK_BYTES // LEAST_PACKED or any(array.shape != inputs[0].shape for array in inputs)
+            if pack and (alone or size + more > PACK_BYTES or inputs[0].dtype != pack[0][0].dtype):
                 yield from self._packed(pack)
                 pack, size = [], 0
             if alone:
                 yield from self._frames(inputs)
             else:
                 pack.append(inputs)
-                size += nbytes
+                size += more
         yield from self._packed(pack)
+
+    def _refuse(self, error: InvalidRequest) -> Iterator[Frame]:
+        """Owe an error, which is given when an answer comes; where none is due, an empty tensor is sent so that one does."""
+        self._owed.append(error)
+        if self._answered == self._job:
+            yield from self._frames((np.empty(0, np.float32),), ())
 
     def _packed(self, pack: list[tuple[Array, ...]]) -> Iterator[Frame]:
         if len(pack) < LEAST_PACKED:
@@ -170,7 +224,7 @@ class Tensors:
 
     def resume(self, error: ServerUnavailable) -> Course:
         """How to go on on another call after an error; raises it where that can't be."""
-        owed = next((owed for owed in self._owed if isinstance(owed, _Owed)), None)
+        owed = self._first
         if owed is None:
             return Course()
         place = owed.assembly.place
@@ -194,7 +248,7 @@ class Tensors:
             if not owed.assembly.refused:
                 raise
             self._done(owed)
-            for _ in owed.shapes or ((),):
+            for _ in ((),) if owed.shapes is None else owed.shapes:
                 yield error
         else:
             if complete:
@@ -207,24 +261,32 @@ class Tensors:
         yield from self._refused()
 
     @property
+    def _first(self) -> _Owed | None:
+        # Of a copy, because more may be owed while it is looked at.
+        return next((owed for owed in tuple(self._owed) if isinstance(owed, _Owed)), None)
+
+    @property
     def landmark(self) -> int:
         """How much is there for good: grows, and no server has to do it again."""
-        first = next((owed for owed in self._owed if isinstance(owed, _Owed)), None)
+        first = self._first
         return self._delivered + (first.assembly.place.landmark if first and first.header is not None else 0)
 
     def _done(self, owed: _Owed) -> None:
         self._owed.popleft()
+        self._answered += 1
         self._delivered += owed.assembly.place.landmark + 1
         self.window.drop(owed.job + 1)
 
     def finish(self) -> Iterator[ActserveError]:
         """What is left when all responses have come. Raises ServerError when a result is missing."""
-        yield from self._refused()
-        if self._owed:
-            raise incomplete()
+        for owed in tuple(self._owed):
+            if isinstance(owed, InvalidRequest):
+                yield owed
+            elif owed.shapes != ():
+                raise incomplete()
 
     def _refused(self) -> Iterator[InvalidRequest]:
-        """The errors of tensors that were not sent, when it is their turn."""
+        """The errors of tensors that can't be sent, when it is their turn."""
         while self._owed:
             first = self._owed[0]
             if isinstance(first, _Owed):
@@ -235,12 +297,7 @@ class Tensors:
     @property
     def nothing_owed(self) -> bool:
         """Whether all is sent and answered, or there was no tensor: an error of the call is none of the caller's then."""
-        return self._ended and not any(isinstance(owed, _Owed) for owed in self._owed)
-
-
-def paired(arrays: Any, upstream: Any) -> Iterator[tuple[Any, ...]]:
-    """Tensors that may go together, each with its gradient where there are some."""
-    return zip(arrays) if upstream is None else zip(arrays, upstream, strict=True)
+        return self._ended and not any(isinstance(owed, _Owed) and owed.shapes != () for owed in tuple(self._owed))
 
 
 def raised(result: Any, *, return_exceptions: bool) -> Any:
@@ -250,4 +307,17 @@ def raised(result: Any, *, return_exceptions: bool) -> Any:
     return result
 
 
-__all__ = ["PACK_BYTES", "Tensors", "goes_by_elements", "may_go_together", "paired", "raised"]
+__all__ = [
+    "PACK_BYTES",
+    "Inputs",
+    "Tensors",
+    "all_checked",
+    "all_there",
+    "checked",
+    "cost",
+    "goes_by_elements",
+    "kept",
+    "may_go_together",
+    "raised",
+    "room",
+]

@@ -15,7 +15,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from types import TracebackType
+from types import AsyncGeneratorType, GeneratorType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -28,7 +28,8 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Pool
+from actserve_client._pool import Line, Pool
+from actserve_client._pulling import AsyncPulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import AsyncSending
@@ -82,6 +83,7 @@ class AsyncClient:
         self._metadata = _channel.metadata(token)
         self._server: LocalServer | None = None
         self._pool: Pool[grpc.aio.Channel] | None = None
+        self._regions_at: dict[str, Regions] = {}
         self._regions = Regions(None)
         self._standing = AsyncStanding()
         self._known: dict[str, records.Activation] = {}
@@ -103,7 +105,11 @@ class AsyncClient:
                     return grpc.aio.secure_channel(address, credentials, options)
 
                 self._pool = Pool(self._address, self._channels, open_channel)
-                self._regions = Regions(_channel.socket_path(self._address, self._tls))
+                places = self._pool.addresses
+                self._regions_at = {place: Regions(_channel.socket_path(place, self._tls)) for place in places}
+                # Where any of several may be called, the caller's arrays lie at none.
+                if len(places) == 1:
+                    self._regions = self._regions_at[places[0]]
             return self._pool
 
     async def close(self) -> None:
@@ -112,7 +118,8 @@ class AsyncClient:
         if self._pool is not None:
             for channel in self._pool.close():
                 await channel.close()
-        self._regions.close()
+        for regions in self._regions_at.values():
+            regions.close()
         if self._server is not None:
             await asyncio.to_thread(self._server.close)
 
@@ -375,7 +382,7 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
-            self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
+            self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
         ) as results:
             async for block in results:
                 yield block
@@ -398,7 +405,10 @@ class AsyncClient:
         parameters: Mapping[str, Any] | None = None,
         **keywords: Any,
     ) -> AsyncIterator[Any]:
-        """One result for each array, in order, over one stream; see `Client.map`."""
+        """One result for each array, in order, over one stream; see `Client.map`.
+
+        The iterables are read in a task of its own. One that is not async keeps the event loop while it makes an array.
+        """
         how = _session.How(
             axis=axis,
             accuracy=accuracy,
@@ -409,44 +419,39 @@ class AsyncClient:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(
-            await self._find(question)
-        ):
-
-            async def frames() -> AsyncIterator[Frame]:
-                for frame in coder.encode_together(_tensors.paired(arrays, upstream)):
-                    yield frame
-                for frame in coder.end():
-                    yield frame
-
-            answers = self._answers(coder, frames(), timeout, on_summary)
-        else:
-            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
-        async with contextlib.aclosing(answers) as results:
-            async for result in results:
+        attempts = self._attempts(timeout)
+        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
+        async with contextlib.AsyncExitStack() as stack:
+            if not (
+                _tensors.may_go_together(question, arrays)
+                and _tensors.goes_by_elements(await self._find(question, attempts.seconds_left()))
+            ):
+                answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
+            else:
+                if _tensors.all_there(arrays, upstream):
+                    batches = _each((_tensors.all_checked(arrays, upstream),))
+                else:
+                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    batches = (await stack.enter_async_context(contextlib.aclosing(pulling))).batches()
+                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+            async for result in await stack.enter_async_context(contextlib.aclosing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        blocks: Blocks,
-        upstream: Blocks | None,
+        given: AsyncGenerator[tuple[Any, ...], None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
-        async def frames() -> AsyncIterator[Frame]:
-            gradients = _each(upstream) if upstream is not None else None
-            async for block in _each(blocks):
-                given = [block]
-                if gradients is not None:
-                    try:
-                        given.append(await anext(gradients))
-                    except StopAsyncIteration:
-                        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-                for frame in coder.encode(*given):
-                    yield frame
-            if gradients is not None and await anext(gradients, None) is not None:
-                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+        async def frames() -> AsyncGenerator[Frame, None]:
+            async with contextlib.aclosing(given):
+                async for block in given:
+                    for frame in coder.encode(*block):
+                        yield frame
             for frame in coder.end():
                 yield frame
 
@@ -455,7 +460,7 @@ class AsyncClient:
     async def _answers(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        frames: AsyncIterator[Frame],
+        frames: AsyncGenerator[Frame, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
@@ -487,7 +492,7 @@ class AsyncClient:
             x = (array,)
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        async def frames() -> AsyncIterator[Frame]:
+        async def frames() -> AsyncGenerator[Frame, None]:
             async for block in _each(x):
                 for frame in coder.encode(block):
                     yield frame
@@ -609,13 +614,23 @@ class AsyncClient:
         return records.server_info(answer.server)
 
     async def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving."""
-        call = (await self._open()).pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = await call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving; see `Client.healthy`."""
+        lines = (await self._open()).each()
+        attempts = self._attempts(timeout)
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = await call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -637,66 +652,81 @@ class AsyncClient:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len((await self._open()).addresses))
-        if count == 1 or not _shards.can_be_split(await self._find(question)):
-            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+        attempts = self._attempts(timeout)
+        known = None
+        if count > 1 or (_shared.goes_in_slices(inputs) and any(r.possible for r in self._regions_at.values())):
+            known = await self._find(question, attempts.seconds_left())
+            timeout = attempts.seconds_left()
+        if count == 1 or not _shards.can_be_split(known):
+            unit_bytes = _shards.unit_bytes(question, inputs, known)
+            job = _session.map_job(
+                question, inputs, out=out, progress=progress, on_summary=on_summary, unit_bytes=unit_bytes
+            )
             return await self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
         await asyncio.gather(*(self._run(job, timeout) for job in shards.jobs))
         return shards.answer()
 
-    async def _find(self, question: _session.Question) -> records.Activation | None:
+    async def _find(self, question: _session.Question, timeout: float | None = None) -> records.Activation | None:
         """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
         name = _shards.asked(question)
         if name not in self._known:
             try:
-                self._known[name] = await self.describe(name)
+                self._known[name] = await self.describe(name, timeout=timeout)
             except ActserveError:
                 return None
         return self._known[name]
 
     async def _run(self, job: Job[T], timeout: float | None) -> T:
         """Compute a job, on several servers one after another where it must be."""
+        pool = await self._open()
         attempts = self._attempts(timeout)
         assembly = job.assembly()
-        while True:
-            landmark = assembly.place.landmark
+        landmark = 0
+        while not assembly.complete:
             try:
-                answer = await self._run_once(job, assembly, attempts)
+                # All slices of a job at one address: it has their memory.
+                with pool.using() as line:
+                    while not assembly.complete:
+                        landmark = assembly.place.landmark
+                        await self._run_over(line, job, assembly, attempts)
+                        attempts.succeeded()
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
                 assembly = job.again(assembly, error)
                 await asyncio.sleep(pause_s)
-            else:
-                attempts.succeeded()
-                return answer
+        return job.answer(assembly)
 
-    async def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
-        pool = await self._open()
+    async def _run_over(
+        self, line: Line[grpc.aio.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts
+    ) -> None:
+        """Ask one server for what is lacking, or for the next slice of it."""
+        regions = self._regions_at[line.address]
         way: _shared.Way = contextlib.nullcontext(job)
-        if self._regions.possible and not job.unary:
+        if regions.possible and not job.unary:
             # In a thread, because new memory takes a while.
-            way = await asyncio.to_thread(_shared.way, job, self._regions)
+            way = await asyncio.to_thread(_shared.way, job, assembly, regions)
         try:
-            return await self._run_by(pool, way, job, assembly, attempts)
+            await self._run_by(way, line, job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return await self._run_by(pool, contextlib.nullcontext(job), job, assembly, attempts)
+            await self._run_by(contextlib.nullcontext(job), line, job, assembly, attempts)
 
     async def _run_by(
         self,
-        pool: Pool[grpc.aio.Channel],
         way: _shared.Way,
-        job: Job[T],
+        line: Line[grpc.aio.Channel],
+        job: Job[Any],
         assembly: Assembly,
         attempts: Attempts,
-    ) -> T:
-        with way as call_of, pool.using() as line:
+    ) -> None:
+        with way as call_of:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
                 if await self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
-                    return job.answer(assembly)
+                    return
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
@@ -705,13 +735,13 @@ class AsyncClient:
             with _ended(call):
                 async for raw in call:
                     if assembly.feed(raw):
-                        return job.answer(assembly)
+                        return
         raise _session.incomplete()
 
     async def _converse(
         self,
         coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
-        frames: AsyncIterator[Frame],
+        frames: AsyncGenerator[Frame, None],
         timeout: float | None,
     ) -> AsyncGenerator[Any, None]:
         """The results of a computation over an iterable, on several servers one after another where it must be.
@@ -789,7 +819,7 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
-async def _each(items: Blocks) -> AsyncIterator[Any]:
+async def _each(items: Blocks) -> AsyncGenerator[Any, None]:
     """The items of an iterable of either kind."""
     if isinstance(items, AsyncIterable):
         async for item in items:
@@ -797,6 +827,54 @@ async def _each(items: Blocks) -> AsyncIterator[Any]:
     else:
         for item in items:
             yield item
+
+
+async def _paired(blocks: Blocks, upstream: Blocks | None) -> AsyncGenerator[tuple[Any, ...], None]:
+    """Each block, with its gradient where there are some."""
+    async with (
+        contextlib.aclosing(_each(blocks)) as each,
+        contextlib.aclosing(_each(() if upstream is None else upstream)) as gradients,
+    ):
+        async for block in each:
+            if upstream is None:
+                yield (block,)
+                continue
+            try:
+                gradient = await anext(gradients)
+            except StopAsyncIteration:
+                raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+            yield block, gradient
+        if await anext(gradients, None) is not None:
+            raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+
+
+async def _closed_with(items: AsyncGenerator[T, None], *iterables: Any) -> AsyncGenerator[T, None]:
+    """The items, made of iterables; those that are generators are closed with this one."""
+    async with contextlib.AsyncExitStack() as stack:
+        for iterable in iterables:
+            if isinstance(iterable, AsyncGeneratorType):
+                await stack.enter_async_context(contextlib.aclosing(iterable))
+            elif isinstance(iterable, GeneratorType):
+                stack.enter_context(contextlib.closing(iterable))
+        async for item in await stack.enter_async_context(contextlib.aclosing(items)):
+            yield item
+
+
+async def _each_kept(given: AsyncGenerator[tuple[Any, ...], None]) -> AsyncGenerator[_tensors.Inputs, None]:
+    async with contextlib.aclosing(given):
+        async for tensor in given:
+            yield _tensors.kept(tensor)
+
+
+async def _encoded(
+    coder: _tensors.Tensors, batches: AsyncGenerator[Iterable[_tensors.Inputs], None]
+) -> AsyncGenerator[Frame, None]:
+    async with contextlib.aclosing(batches):
+        async for batch in batches:
+            for frame in coder.encode_together(batch):
+                yield frame
+    for frame in coder.end():
+        yield frame
 
 
 __all__ = ["AsyncClient"]

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -19,7 +19,8 @@ from actserve_client import _blocks, _channel, _formulas, _session, _shards, _sh
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
-from actserve_client._pool import Pool
+from actserve_client._pool import Line, Pool
+from actserve_client._pulling import Pulling
 from actserve_client._regions import Regions
 from actserve_client._resume import Course, Frame
 from actserve_client._sending import Sending
@@ -108,7 +109,10 @@ class Client:
 
         self._known: dict[str, records.Activation] = {}
         self._pool: Pool[grpc.Channel] = Pool(address, channels, open_channel)
-        self._regions = Regions(_channel.socket_path(address, tls))
+        places = self._pool.addresses
+        self._regions_at = {place: Regions(_channel.socket_path(place, tls)) for place in places}
+        # Where any of several may be called, the caller's arrays lie at none.
+        self._regions = self._regions_at[places[0]] if len(places) == 1 else Regions(None)
         self._standing = Standing()
 
     def close(self) -> None:
@@ -116,7 +120,8 @@ class Client:
         self._standing.close()
         for channel in self._pool.close():
             channel.close()
-        self._regions.close()
+        for regions in self._regions_at.values():
+            regions.close()
         if self._server is not None:
             self._server.close()
 
@@ -467,7 +472,7 @@ class Client:
             keywords=keywords,
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        return self._stream(_blocks.Blocks(question), blocks, upstream, timeout, on_summary)
+        return self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
 
     def map(
         self,
@@ -493,11 +498,17 @@ class Client:
         [array([0., 2.]), array(3., dtype=float32)]
 
         Each array is a tensor by itself, of any type and shape, along any axis; that is what sets it apart from `stream`, whose
-        blocks are parts of one. An array of up to 1 MiB takes one message each way; small ones of a list or
-        tuple share messages where the activation works element by element. `mode` is "forward" or "derivative", `upstream`
-        gives a gradient for each array. A mistake in one array leaves the others alone: with `return_exceptions` its error stands
-        in the place of its result, without it is raised when its turn comes, and ends the iteration. The iterables are read
-        from a thread of their own.
+        blocks are parts of one. An array of up to 1 MiB takes one message each way. Where the activation works element by element, small
+        ones share messages: of a list or tuple 64 KiB of them, of any other iterable what it has given while earlier ones are on their
+        way. None ever waits for the next, which may depend on its result.
+
+        `mode` is "forward" or "derivative", `upstream` gives a gradient for each array. A mistake in one array leaves the others
+        alone: with `return_exceptions` its error stands in the place of its result, without it is raised when its turn comes, and
+        ends the iteration.
+
+        The iterables are read in a thread of their own, up to about 8 MiB ahead of the results; an array's memory may be
+        used again when the next one is asked for. What they raise is raised here, after the results of the arrays before. Leaving
+        early, by `break` or `close()`, closes those that are generators: at once, or when what they are waiting for has come.
         """
         how = _session.How(
             axis=axis,
@@ -509,33 +520,38 @@ class Client:
         )
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
-        if _tensors.may_go_together(question, arrays, upstream) and _tensors.goes_by_elements(self._find(question)):
-
-            def frames() -> Iterator[Frame]:
-                yield from coder.encode_together(_tensors.paired(arrays, upstream))
-                yield from coder.end()
-
-            answers = self._answers(coder, frames(), timeout, on_summary)
-        else:
-            answers = self._stream(coder, arrays, upstream, timeout, on_summary)
-        with contextlib.closing(answers) as results:
-            for result in results:
+        attempts = self._attempts(timeout)
+        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        pulling = None
+        with contextlib.ExitStack() as stack:
+            if not (
+                _tensors.may_go_together(question, arrays)
+                and _tensors.goes_by_elements(self._find(question, attempts.seconds_left()))
+            ):
+                answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
+            else:
+                if _tensors.all_there(arrays, upstream):
+                    batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
+                else:
+                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    batches = stack.enter_context(contextlib.closing(pulling)).batches()
+                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+            for result in stack.enter_context(contextlib.closing(answers)):
+                if pulling is not None:
+                    pulling.done()
                 yield _tensors.raised(result, return_exceptions=return_exceptions)
 
     def _stream(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        blocks: Iterable[Any],
-        upstream: Iterable[Any] | None,
+        given: Generator[tuple[Any, ...], None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
-        def frames() -> Iterator[Frame]:
-            gradients = iter(upstream) if upstream is not None else None
-            for block in blocks:
-                yield from coder.encode(block) if gradients is None else coder.encode(block, _next_upstream(gradients))
-            if gradients is not None and next(gradients, None) is not None:
-                raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+        def frames() -> Generator[Frame, None, None]:
+            with contextlib.closing(given):
+                for block in given:
+                    yield from coder.encode(*block)
             yield from coder.end()
 
         return self._answers(coder, frames(), timeout, on_summary)
@@ -543,7 +559,7 @@ class Client:
     def _answers(
         self,
         coder: _blocks.Blocks | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
@@ -572,7 +588,7 @@ class Client:
             x = (array,)
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
-        def frames() -> Iterator[Frame]:
+        def frames() -> Generator[Frame, None, None]:
             for block in x:
                 yield from coder.encode(block)
             yield from coder.end()
@@ -732,13 +748,24 @@ class Client:
         return records.server_info(answer.server)
 
     def healthy(self, *, timeout: float | None = None) -> bool:
-        """Whether the server answers and says that it is serving (grpc.health.v1)."""
-        call = self._pool.pick().method("unary_unary", _channel.HEALTH_CHECK)
-        try:
-            answer = call(b"", timeout=self._seconds(timeout), metadata=self._metadata)
-        except grpc.RpcError:
-            return False
-        return bool(answer == _channel.SERVING)
+        """Whether the server answers and says that it is serving (grpc.health.v1); of several addresses, whether one of them does."""
+        attempts = self._attempts(timeout)
+        lines = self._pool.each()
+        for index, line in enumerate(lines):
+            call = line.method("unary_unary", _channel.HEALTH_CHECK)
+            # A connection may break with one of several workers, while another would answer the next.
+            for again in (False, True):
+                seconds = attempts.probe_s(len(lines) - index, again=again)
+                try:
+                    answer = call(b"", timeout=seconds, wait_for_ready=again, metadata=self._metadata)
+                except grpc.RpcError as error:
+                    if error.code() is grpc.StatusCode.UNAVAILABLE:
+                        continue
+                else:
+                    if answer == _channel.SERVING:
+                        return True
+                break
+        return False
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -760,8 +787,16 @@ class Client:
     ) -> Array:
         """Forward or derivative: a large one that is computed element by element on all addresses at the same time."""
         count = _shards.worth(question, inputs, out, len(self._pool.addresses))
-        if count == 1 or not _shards.can_be_split(self._find(question)):
-            job = _session.map_job(question, inputs, out=out, progress=progress, on_summary=on_summary)
+        attempts = self._attempts(timeout)
+        known = None
+        if count > 1 or (_shared.goes_in_slices(inputs) and any(r.possible for r in self._regions_at.values())):
+            known = self._find(question, attempts.seconds_left())
+            timeout = attempts.seconds_left()
+        if count == 1 or not _shards.can_be_split(known):
+            unit_bytes = _shards.unit_bytes(question, inputs, known)
+            job = _session.map_job(
+                question, inputs, out=out, progress=progress, on_summary=on_summary, unit_bytes=unit_bytes
+            )
             return self._run(job, timeout)
         shards = Shards(question, inputs, count, out=out, progress=progress, on_summary=on_summary)
         with futures.ThreadPoolExecutor(count, thread_name_prefix="actserve-shard") as pool:
@@ -769,12 +804,12 @@ class Client:
                 done.result()
         return shards.answer()
 
-    def _find(self, question: _session.Question) -> records.Activation | None:
+    def _find(self, question: _session.Question, timeout: float | None = None) -> records.Activation | None:
         """The activation that a question is about, asked for once; None where what is wrong with its name is found out elsewhere."""
         name = _shards.asked(question)
         if name not in self._known:
             try:
-                self._known[name] = self.describe(name)
+                self._known[name] = self.describe(name, timeout=timeout)
             except ActserveError:
                 return None
         return self._known[name]
@@ -783,33 +818,39 @@ class Client:
         """Compute a job, on several servers one after another where it must be."""
         attempts = self._attempts(timeout)
         assembly = job.assembly()
-        while True:
-            landmark = assembly.place.landmark
+        landmark = 0
+        while not assembly.complete:
             try:
-                answer = self._run_once(job, assembly, attempts)
+                # All slices of a job at one address: it has their memory.
+                with self._pool.using() as line:
+                    while not assembly.complete:
+                        landmark = assembly.place.landmark
+                        self._run_over(line, job, assembly, attempts)
+                        attempts.succeeded()
             except ServerUnavailable as error:
                 gained = assembly.place.landmark > landmark
                 pause_s = attempts.pause_s(error, begun=assembly.begun, gained=gained)
                 assembly = job.again(assembly, error)
                 time.sleep(pause_s)
-            else:
-                attempts.succeeded()
-                return answer
+        return job.answer(assembly)
 
-    def _run_once(self, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
+    def _run_over(self, line: Line[grpc.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts) -> None:
+        """Ask one server for what is lacking, or for the next slice of it."""
         try:
-            return self._run_by(_shared.way(job, self._regions), job, assembly, attempts)
+            self._run_by(_shared.way(job, assembly, self._regions_at[line.address]), line, job, assembly, attempts)
         except ServerUnavailable as error:
             if error.reason != _shared.UNKNOWN_REGION:
                 raise
-        return self._run_by(contextlib.nullcontext(job), job, assembly, attempts)
+            self._run_by(contextlib.nullcontext(job), line, job, assembly, attempts)
 
-    def _run_by(self, way: _shared.Way, job: Job[T], assembly: Assembly, attempts: Attempts) -> T:
-        with way as call_of, self._pool.using() as line:
+    def _run_by(
+        self, way: _shared.Way, line: Line[grpc.Channel], job: Job[Any], assembly: Assembly, attempts: Attempts
+    ) -> None:
+        with way as call_of:
             if call_of is job and not assembly.begun:
                 start = functools.partial(line.compute_stream, metadata=self._metadata)
                 if self._standing.computed(line, start, job, assembly, attempts.seconds_left()):
-                    return job.answer(assembly)
+                    return
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
@@ -819,13 +860,13 @@ class Client:
             with _ended(call):
                 for raw in call:
                     if assembly.feed(raw):
-                        return job.answer(assembly)
+                        return
         raise _session.incomplete()
 
     def _converse(
         self,
         coder: _blocks.Blocks | _blocks.Reduction[Any] | _tensors.Tensors,
-        frames: Iterator[Frame],
+        frames: Generator[Frame, None, None],
         timeout: float | None,
     ) -> Generator[Any, None, None]:
         """The results of a computation over an iterable, on several servers one after another where it must be.
@@ -833,34 +874,34 @@ class Client:
         What the iterable raises is raised here, after all responses.
         """
         attempts = self._attempts(timeout)
-        sending = Sending(frames, coder.window)
         course = Course()
-        while True:
-            landmark = coder.landmark
-            try:
-                with self._pool.using() as line:
-                    seconds = attempts.seconds_left()
-                    call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
-                    with _ended(call):
-                        for raw in call:
-                            yield from coder.decode(raw)
-            except ServerUnavailable as error:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
+        with contextlib.closing(Sending(frames, coder.window)) as sending:
+            while True:
+                landmark = coder.landmark
+                try:
+                    with self._pool.using() as line:
+                        seconds = attempts.seconds_left()
+                        call = line.compute_stream(sending.messages(course), timeout=seconds, metadata=self._metadata)
+                        with _ended(call):
+                            for raw in call:
+                                yield from coder.decode(raw)
+                except ServerUnavailable as error:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    gained = coder.landmark > landmark
+                    pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
+                    course = coder.resume(error)
+                    time.sleep(pause_s)
+                except ActserveError:
+                    if sending.failure:
+                        raise sending.failure from None
+                    if coder.nothing_owed:
+                        break
+                    raise
+                else:
                     break
-                gained = coder.landmark > landmark
-                pause_s = attempts.pause_s(error, begun=sending.begun, gained=gained)
-                course = coder.resume(error)
-                time.sleep(pause_s)
-            except ActserveError:
-                if sending.failure:
-                    raise sending.failure from None
-                if coder.nothing_owed:
-                    break
-                raise
-            else:
-                break
         if sending.failure:
             raise sending.failure
         attempts.succeeded()
@@ -897,11 +938,41 @@ def _ended(call: Any) -> Iterator[None]:
         call.cancel()
 
 
+def _paired(blocks: Iterable[Any], upstream: Iterable[Any] | None) -> Generator[tuple[Any, ...], None, None]:
+    """Each block, with its gradient where there are some."""
+    gradients = iter(upstream) if upstream is not None else None
+    for block in blocks:
+        yield (block,) if gradients is None else (block, _next_upstream(gradients))
+    if gradients is not None and next(gradients, None) is not None:
+        raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
+
+
 def _next_upstream(gradients: Iterator[Any]) -> Any:
     try:
         return next(gradients)
     except StopIteration:
         raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
+
+
+def _closed_with(items: Iterable[T], *iterables: Any) -> Generator[T, None, None]:
+    """The items, made of iterables; those that are generators are closed with this one."""
+    with contextlib.ExitStack() as stack:
+        for iterable in iterables:
+            if isinstance(iterable, GeneratorType):
+                stack.enter_context(contextlib.closing(iterable))
+        yield from items
+
+
+def _each_kept(given: Generator[tuple[Any, ...], None, None]) -> Generator[_tensors.Inputs, None, None]:
+    with contextlib.closing(given):
+        for tensor in given:
+            yield _tensors.kept(tensor)
+
+
+def _encoded(coder: _tensors.Tensors, batches: Iterable[Iterable[_tensors.Inputs]]) -> Generator[Frame, None, None]:
+    for batch in batches:
+        yield from coder.encode_together(batch)
+    yield from coder.end()
 
 
 __all__ = ["Client"]

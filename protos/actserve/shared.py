@@ -35,8 +35,9 @@ SUFFIX = ".shm"
 ID_BYTES = 16
 """128 random bits: who knows them was given them."""
 
-_MAGIC = b"actshm\x00\x01"
-"""The last byte is the version: both ends must be of the same one, or else the client does without."""
+_MAGIC = b"actshm\x00\x02"
+"""The last byte is the version: both ends must be of the same one, or else the client does without. It also covers what a job says of its
+places (`SharedMemory`): a server of version 1 would overlook that a region begins in the middle of a tensor."""
 
 _HELLO = struct.Struct("<8sQ")
 _REQUEST = struct.Struct(f"<BQ{ID_BYTES}s")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import grpc
 from actserve import shared, wire
 from actserve.v1 import service_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from actserve_server import __version__, messages
@@ -25,6 +25,7 @@ from actserve_server.custom.registry import Registry
 from actserve_server.custom.workshop import Workshop
 from actserve_server.engine.plan import Limits
 from actserve_server.gate import MOST_IDLE, Gate
+from actserve_server.health import Health
 from actserve_server.interceptors import CallInterceptor
 from actserve_server.kernels import compiler
 from actserve_server.kernels.threads import Team, available
@@ -78,10 +79,7 @@ class Server:
         compiler.configure(config.kernel_cache())
         self._team = Team(config.threads or available())
         self._gate = Gate(config.max_concurrency)
-        self._health_threads = futures.ThreadPoolExecutor(2, thread_name_prefix="health")
-        self._health = health.HealthServicer(
-            experimental_non_blocking=True, experimental_thread_pool=self._health_threads
-        )
+        self._health = Health([SERVICE_NAME])
         self._server = grpc.server(
             futures.ThreadPoolExecutor(config.max_concurrency + MOST_IDLE + _SPARE_THREADS, thread_name_prefix="call"),
             interceptors=[CallInterceptor()],
@@ -91,6 +89,7 @@ class Server:
         most = min(config.max_shared_bytes, memory_bytes() // 2)
         self._regions = Regions(most, config.max_shared_bytes_per_client)
         self._brokers: list[Broker] = []
+        self._serving = False
         longest = config.max_formula_length
         registry = _registry(config)
         quotas = Quotas(config.allow_create, config.max_activations, longest, config.max_create_s)
@@ -110,7 +109,10 @@ class Server:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE_NAME, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.addresses = tuple(self._listen(address) for address in config.addresses)
+        # A port last: from then on the kernel gives connections to it, which are lost where something else can't be had.
+        ports_last = sorted(enumerate(config.addresses), key=lambda numbered: not numbered[1].startswith("unix:"))
+        listening = {number: self._listen(address) for number, address in ports_last}
+        self.addresses = tuple(listening[number] for number in range(len(listening)))
         self._metrics = self._endpoint(config.metrics_address)
         self.metrics_address = self._metrics.address if self._metrics else ""
         """Where the gauges are, with the port that was found; empty when there are none."""
@@ -142,7 +144,7 @@ class Server:
         # Only who wants gauges pays for the start of the package that makes them.
         from actserve_server.metrics import Endpoint
 
-        return Endpoint(address, self._monitors.watched)
+        return Endpoint(address, self._monitors.watched, lambda: self._serving)
 
     def watched(self) -> list[Watched]:
         """The layers that are monitored."""
@@ -154,7 +156,8 @@ class Server:
         # Before gRPC, so that whoever finds the one socket finds the other.
         self._brokers = [broker for address in self.addresses if (broker := self._broker(address))]
         self._server.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._serving = True
+        self._health.say(serving=True)
         if self._metrics:
             self._metrics.start()
         # Of workers the supervisor says so, once for all.
@@ -174,21 +177,28 @@ class Server:
             self._preparing.daemon = True
             self._preparing.start()
 
-    def stop(self, grace_s: float | None = None) -> None:
-        """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over."""
+    def stop(self, grace_s: float | None = None, *, others_serve: bool = False) -> None:
+        """Say NOT_SERVING, refuse new work, let what runs finish within the grace, then stop. Returns when all is over.
+
+        Where others serve on at the same port it is not said: who asks next is answered by them.
+        """
         grace_s = self._config.grace_s if grace_s is None else grace_s
         log.info("draining", extra={"grace_s": grace_s})
         self._gate.draining = True
-        self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._serving = False
+        if not others_serve:
+            self._health.say(serving=False)
         self._monitors.drain()
         stopped = self._server.stop(grace_s)
+        # After that, because whoever watches again at once is to find another connection.
+        self._health.end()
         while not stopped.wait(_IDLE_AT_THE_END_S):
             self._gate.end_idle(_IDLE_AT_THE_END_S)
         for broker in self._brokers:
             broker.close()
         if self._metrics:
             self._metrics.stop()
-        self._health_threads.shutdown()
+        self._health.close()
         self._team.close()
         if self._preparing is not None:
             self._preparing.cancel()
@@ -200,10 +210,6 @@ class Server:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(address.removeprefix("unix:"))
         log.info("stopped")
-
-    def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", SERVICE_NAME):
-            self._health.set(name, status)
 
 
 def _registry(config: Config) -> Registry:

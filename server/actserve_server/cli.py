@@ -18,6 +18,8 @@ from pathlib import Path
 
 from actserve_server.config import Config, ConfigError, add_arguments, load
 
+_TURN_S = 0.25
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="actserve", description="The server of actserve.")
@@ -84,7 +86,7 @@ def _serve(config: Config, *, private: bool) -> int:
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
     else:
         server.prepare()
-    stop.wait()
+    _wait(stop)
     server.stop()
     if private:
         for address in server.addresses:
@@ -113,9 +115,17 @@ def _work(config: Config, worker: int, temporary: str) -> int:
     link = Link.of_worker()
     set_up_logging(config, worker=worker)
     stop = threading.Event()
+    replaced = threading.Event()
+
+    def on_signal(number: int, _: object) -> None:
+        # By SIGHUP the supervisor says that the others serve on.
+        if number == signal.SIGHUP and not stop.is_set():
+            replaced.set()
+        stop.set()
+
     # However many signals come: a service manager may send its own to all processes beside the supervisor's.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
     orphaned = threading.Event()
 
     def follow() -> None:
@@ -133,11 +143,23 @@ def _work(config: Config, worker: int, temporary: str) -> int:
         link.send({"ready": True})
     threading.Thread(target=follow, daemon=True).start()
     server.prepare()
-    stop.wait()
-    server.stop()
+    _wait(stop)
+    with contextlib.suppress(OSError):
+        link.send({"draining": True})
+    server.stop(others_serve=replaced.is_set())
     if temporary and orphaned.is_set():
         shutil.rmtree(temporary, ignore_errors=True)
     return 0
+
+
+def _wait(stop: threading.Event) -> None:
+    """Until it is set, by a signal or by another thread.
+
+    By turns, because a signal wakes the main thread only where it comes while that sleeps: not when another thread is given it, nor in the
+    moment in which it falls asleep. Then its handler runs at the end of the turn.
+    """
+    while not stop.wait(_TURN_S):
+        pass
 
 
 def _follow_parent(stop: threading.Event) -> None:

@@ -102,7 +102,9 @@ class Config:
         "", "Where compiled kernels are kept. Empty: $XDG_CACHE_HOME/actserve or ~/.cache/actserve."
     )
     metrics_address: str = _setting(
-        "", "Where Prometheus finds the gauges of monitored layers: HOST:PORT (port 0: any free one). Empty: nowhere."
+        "",
+        "Where Prometheus finds the gauges of monitored layers (/metrics), and HTTP probes whether the server serves (/health): HOST:PORT "
+        "(port 0: any free one). Empty: nowhere.",
     )
     allow_create: bool = _setting(True, "Whether callers may add activations by formulas, and remove them.")
     activations_dir: str = _setting(

@@ -1,4 +1,5 @@
-"""The gauges of the layers that are monitored, for Prometheus: an HTTP endpoint of the server's own, off unless it is given an address.
+"""The gauges of the layers that are monitored, for Prometheus, and whether the server serves: an HTTP endpoint of the server's own, off
+unless it is given an address.
 
 Gauges are made when they are asked for, from the layers of the streams that are open: a stream that ends takes its own along.
 """
@@ -9,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from socketserver import ThreadingMixIn
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
@@ -19,8 +20,12 @@ from prometheus_client.registry import Collector
 from actserve_server.config import ConfigError
 from actserve_server.watched import Watched
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
 log = logging.getLogger("actserve.server")
 
+_HEALTH_PATH = "/health"
 _LABELS = ("stream", "monitor", "layer")
 _GAUGES = {
     "dead_fraction": ("actserve_layer_dead_ratio", "Share of the layer's neurons that are dead."),
@@ -113,13 +118,30 @@ class _Threading(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
 
+def _with_health(gauges: WSGIApplication, serving: Callable[[], bool]) -> WSGIApplication:
+    """The gauges, and at /health, for who probes by HTTP, 200 or 503."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("PATH_INFO") != _HEALTH_PATH:
+            return gauges(environ, start_response)
+        serves = serving()
+        start_response(
+            "200 OK" if serves else "503 Service Unavailable",
+            [("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store")],
+        )
+        return [b"serving\n" if serves else b"not serving\n"]
+
+    return answer
+
+
 class Endpoint:
-    """Serves /metrics at HOST:PORT from `start` to `stop`. Raises ConfigError when that can't be listened on."""
+    """Serves /metrics, and /health, at HOST:PORT from `start` to `stop`. Raises ConfigError when that can't be listened on."""
 
     def __init__(
         self,
         address: str,
         watched: Callable[[], Sequence[Watched]],
+        serving: Callable[[], bool],
         workers: Callable[[], Sequence[Worker]] | None = None,
     ) -> None:
         registry = CollectorRegistry()
@@ -129,7 +151,11 @@ class Endpoint:
         host, _, port = address.rpartition(":")
         try:
             self._server = make_server(
-                host.strip("[]"), int(port), make_wsgi_app(registry), server_class=_Threading, handler_class=_Quiet
+                host.strip("[]"),
+                int(port),
+                _with_health(make_wsgi_app(registry), serving),
+                server_class=_Threading,
+                handler_class=_Quiet,
             )
         except OSError as error:
             raise ConfigError(f"--metrics-address: can't listen on {address}: {error.strerror or error}") from None

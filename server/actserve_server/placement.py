@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
-from actserve import wire
 from actserve.v1 import compute_pb2, tensor_pb2
 
 from actserve_server.engine.plan import Plan
@@ -32,9 +31,9 @@ class Placement:
     """What of a job lies in shared memory."""
 
     inputs: tuple[Memory | None, ...] = ()
-    """The bytes of each input; None where they travel."""
+    """The bytes of each input that the job needs; None where they travel."""
     result: Array | None = None
-    """Memory for the first tensor of the result, flat."""
+    """Memory for what is computed of the first tensor of the result, flat."""
     place: tensor_pb2.SharedMemory | None = None
     """The same as the caller named it."""
     steady: bool = False
@@ -66,18 +65,23 @@ def placed(header: compute_pb2.JobHeader, planned: Plan, regions: Regions) -> It
     with contextlib.ExitStack() as held:
 
         def memory(place: tensor_pb2.SharedMemory, nbytes: int, field: str) -> Memory:
+            """So many bytes from a place on."""
             region = held.enter_context(regions.using(place.region, field))
             return part_of(region, place, nbytes, itemsize, field)
 
+        def needed(index: int, place: tensor_pb2.SharedMemory) -> Memory:
+            """What the job needs of an input."""
+            begin, end = planned.inputs[index].begin_bytes, planned.inputs[index].end_bytes or 0
+            field = f"header.inputs[{index}].shared"
+            skipped = _skipped(place, begin, itemsize, field)
+            return memory(place, skipped + end - begin, field)[skipped:]
+
         inputs = tuple(
-            memory(spec.shared, wire.byte_count(spec.shape, itemsize), f"header.inputs[{index}].shared")
-            if wanted[index]
-            else None
-            for index, spec in enumerate(header.inputs)
+            needed(index, spec.shared) if wanted[index] else None for index, spec in enumerate(header.inputs)
         )
         result = None
         if header.HasField("result"):
-            result = _result(planned, memory(header.result, _room(header.result), "header.result"))
+            result = _result(planned, memory(header.result, _room(header.result), "header.result"), header.result)
         overlaps = result is not None and any(
             given is not None and np.may_share_memory(given, result) for given in inputs
         )
@@ -91,6 +95,19 @@ def placed(header: compute_pb2.JobHeader, planned: Plan, regions: Regions) -> It
             place=header.result if result is not None else None,
             steady=overlaps or (reads_shared and not _looks_once(planned)),
         )
+
+
+def _skipped(place: tensor_pb2.SharedMemory, begin: int, itemsize: int, field: str) -> int:
+    """How many bytes lie at a place before the first that is needed of a tensor."""
+    first = place.first_byte
+    if not 0 <= first <= begin or first % itemsize:
+        raise InvalidOption(
+            f"byte {first:,} of the tensor is the first one there, where byte {begin:,} is needed, or is not at a multiple of {itemsize}",
+            field=f"{field}.first_byte",
+            value=first,
+            allowed=f"multiples of {itemsize} up to {begin}",
+        )
+    return begin - first
 
 
 def part_of(region: Memory, place: tensor_pb2.SharedMemory, nbytes: int, itemsize: int, field: str) -> Memory:
@@ -118,14 +135,17 @@ def _room(place: tensor_pb2.SharedMemory) -> int:
     return place.size_bytes
 
 
-def _result(planned: Plan, room: Memory) -> Array | None:
+def _result(planned: Plan, room: Memory, place: tensor_pb2.SharedMemory) -> Array | None:
     """The memory of the first tensor; None when there is none, when it takes more, or when its length is not known."""
     if not planned.results:
         return None
-    tensor = planned.results[0]
-    if not 0 <= tensor.nbytes <= room.nbytes or _address(room) % tensor.dtype.itemsize:
+    dtype = planned.results[0].dtype
+    begin, end = planned.result_span
+    skipped = _skipped(place, begin, dtype.itemsize, "header.result")
+    size = skipped + end - begin
+    if not skipped <= size <= room.nbytes or _address(room) % dtype.itemsize:
         return None
-    return room[: tensor.nbytes].view(tensor.dtype)
+    return room[skipped:size].view(dtype)
 
 
 def _check_overlap(inputs: tuple[Memory | None, ...], result: Array) -> None:

@@ -366,7 +366,7 @@ def _sources(planned: Plan, data: memoryview, placement: Placement) -> list[memo
             found.append(data[: spec.sent_bytes])
             data = data[spec.sent_bytes :]
         else:
-            found.append(memory.data[spec.begin_bytes :])
+            found.append(memory.data)
     return found
 
 
@@ -406,17 +406,18 @@ def _chunks(number: int, planned: Plan, raws: Iterator[bytes], placement: Placem
             raise UnexpectedFrame(
                 f"an end for job {number}, which is not open-ended and still lacks bytes", field="end", value=number
             )
-        yield _shared_chunk(message.chunk, data, placement)
+        yield _shared_chunk(message.chunk, data, planned, placement)
     raise StreamEndedEarly(f"the stream ended in the middle of job {number}", field="data", value=number)
 
 
-def _shared_chunk(chunk: compute_pb2.InputChunk, data: memoryview, placement: Placement) -> Chunk:
+def _shared_chunk(chunk: compute_pb2.InputChunk, data: memoryview, planned: Plan, placement: Placement) -> Chunk:
     """What a chunk carries, or says to lie in shared memory."""
     memory = placement.input(chunk.input) if chunk.input >= 0 else None
     size, offset = chunk.shared_bytes, chunk.offset_bytes
     if memory is None and not size:
         return Chunk(chunk.input, offset, data)
-    if memory is None or len(data) or not 0 <= size <= memory.nbytes or not 0 <= offset <= memory.nbytes - size:
+    at = offset - (planned.inputs[chunk.input].begin_bytes if memory is not None else 0)
+    if memory is None or len(data) or not 0 <= size <= memory.nbytes or not 0 <= at <= memory.nbytes - size:
         raise ChunkOutOfPlace(
             f"a chunk of input {chunk.input} has {len(data)} bytes of data and {size} in shared memory, where that input has "
             f"{0 if memory is None else memory.nbytes}",
@@ -424,4 +425,4 @@ def _shared_chunk(chunk: compute_pb2.InputChunk, data: memoryview, placement: Pl
             value=size,
             allowed=0 if memory is None else f"instead of data, up to {memory.nbytes}",
         )
-    return Chunk(chunk.input, offset, memory.data[offset : offset + size])
+    return Chunk(chunk.input, offset, memory.data[at : at + size])

@@ -78,7 +78,7 @@ class _Worker:
     link: Link | None = None
     ready: bool = False
     leaving: bool = False
-    """Told to drain, so that another may take its place."""
+    """It drains, so that another may take its place."""
     deaths: int = 0
     """In a row."""
     starts: int = 0
@@ -172,8 +172,8 @@ class Supervisor:
             for key, _ in self._selector.select(self._until_next_s()):
                 if key.fileobj is signals:
                     forced |= self._on_signals(signals.recv(256))
-                else:
-                    self._greeted(key.data)
+                elif key.fileobj is key.data.link:  # of a worker that was not buried just now
+                    self._heard(key.data)
             self._renew()
             if not self._served and all(worker.ready for worker in self._workers):
                 self._served = True
@@ -242,30 +242,35 @@ class Supervisor:
             worker.due_s = time.monotonic() + pause_s
             log.error("worker can't start: %s", error, extra={"worker": worker.index, "pause_s": round(pause_s, 1)})
             return
+        # It is as new as a renewal would make it.
+        with contextlib.suppress(ValueError):
+            self._to_renew.remove(worker)
         worker.link = Link(ours)
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
         worker.starts += 1
         worker.started_at, worker.born_s = time.time(), time.monotonic()
         log.info("worker started", extra={"worker": worker.index, "pid": worker.process.pid})
 
-    def _greeted(self, worker: _Worker) -> None:
-        """A worker has said the first and only thing that it says unasked, or is gone."""
+    def _heard(self, worker: _Worker) -> None:
+        """A worker has said something, or is gone."""
         assert worker.link is not None
-        try:
-            message = worker.link.receive(1.0) or {}
-        except TimeoutError:
-            return
-        # From here on, only who asks reads from it.
-        self._selector.unregister(worker.link)
-        if message.get("ready"):
-            worker.ready = not worker.leaving
-            log.info("worker ready", extra={"worker": worker.index, "pid": worker.process and worker.process.pid})
-        elif "error" in message and not self._served:
-            self._error = self._error or str(message["error"])
-            if not self._stopping:
-                self._stop()
-        elif "error" in message:
-            log.error("worker can't start: %s", message["error"], extra={"worker": worker.index})
+        messages = worker.link.arrived()
+        if messages is None:
+            worker.ready = False
+            self._selector.unregister(worker.link)
+        for message in messages or ():
+            if message.get("ready"):
+                worker.ready = not worker.leaving
+                log.info("worker ready", extra={"worker": worker.index, "pid": worker.process and worker.process.pid})
+            elif message.get("draining"):
+                # Perhaps told by somebody else, and another takes its place all the same.
+                self._leaves(worker)
+            elif not self._served:
+                self._error = self._error or str(message["error"])
+                if not self._stopping:
+                    self._stop()
+            else:
+                log.error("worker can't start: %s", message["error"], extra={"worker": worker.index})
 
     def _reap(self) -> None:
         for worker in self._workers:
@@ -274,9 +279,11 @@ class Supervisor:
 
     def _buried(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
         assert worker.link is not None
+        # What it may have said last: why it can't start.
+        while worker.link in self._selector.get_map() and worker.link.speaks:
+            self._heard(worker)
         if worker.link in self._selector.get_map():
-            # What it may have said last: why it can't start.
-            self._greeted(worker)
+            self._selector.unregister(worker.link)
         worker.link.close()
         now = time.monotonic()
         worker.deaths = 0 if now - worker.born_s >= _STEADY_S else worker.deaths
@@ -300,24 +307,33 @@ class Supervisor:
     # ---- all of them -------------------------------------------------------------------------------------------------
 
     def _renew(self) -> None:
-        """Replace the next worker, once the one before it serves again."""
+        """Replace the next worker, once the one before it serves again, and unless it is the only one that does."""
         if self._renewing is not None and self._renewing.ready:
             self._renewing = None
-        if self._renewing is None and self._to_renew and not self._stopping:
-            self._renewing = self._to_renew.popleft()
-            if self._renewing.process is not None:
-                self._drain(self._renewing)
+        if self._renewing is not None or not self._to_renew or self._stopping:
+            return
+        worker = self._to_renew[0]
+        if worker.ready and sum(other.ready for other in self._workers) == 1:
+            return
+        self._renewing = self._to_renew.popleft()
+        if worker.process is not None:
+            self._drain(worker, signal.SIGHUP)
 
     def _stop(self) -> None:
         log.info("draining", extra={"grace_s": self._config.grace_s})
         self._stopping = True
         for worker in self._workers:
-            self._drain(worker)
+            self._drain(worker, signal.SIGTERM)
 
-    def _drain(self, worker: _Worker) -> None:
+    def _drain(self, worker: _Worker, how: signal.Signals) -> None:
+        """SIGTERM, when all end: it says that it no longer serves; SIGHUP, when others serve on: it says no such thing."""
+        if worker.process is not None:
+            worker.process.send_signal(how)
+        self._leaves(worker)
+
+    def _leaves(self, worker: _Worker) -> None:
         worker.ready, worker.leaving = False, True
         if worker.process is not None:
-            worker.process.terminate()
             worker.kill_s = time.monotonic() + self._config.grace_s + _BEYOND_GRACE_S
 
     def _end(self) -> None:
@@ -344,7 +360,10 @@ class Supervisor:
         # Only who wants gauges pays for the start of the package that makes them.
         from actserve_server.metrics import Endpoint
 
-        return Endpoint(self._config.metrics_address, self._watched, self._states)
+        return Endpoint(self._config.metrics_address, self._watched, self._serving, self._states)
+
+    def _serving(self) -> bool:
+        return any(worker.ready for worker in self._workers)
 
     def _watched(self) -> list[Watched]:
         with self._asking:

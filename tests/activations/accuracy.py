@@ -118,6 +118,8 @@ def points(record: Activation, operation: str, params: tuple[float, ...], count:
         if roots.size:
             near = generator.choice(roots, count // 2)
             picked.append(near + generator.choice([-1, 1], near.size) * 10 ** generator.uniform(-16, -0.6, near.size))
+            # Around zeros sums cancel: most of all where an absolute bound no longer will do.
+            picked.append(near + generator.choice([-1, 1], near.size) * generator.uniform(NEAR_ZERO, 1.25, near.size))
         smallest = float(information.smallest_subnormal)
         picked.append(np.array([0.0, smallest, -smallest, float(information.max), -float(information.max)]))
         picked.append(np.array([-720.0, -760.0, -1300.0, 710.0, -88.5, -104.0, 88.8]))

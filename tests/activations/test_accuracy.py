@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import accuracy
+import hypothesis
+import hypothesis.extra.numpy as npst
+import hypothesis.strategies as st
 import mpmath as mp
 import numpy as np
 import oracle
@@ -53,6 +56,27 @@ def test_kernel_is_the_formula(record: Activation, given: dict[str, Value], oper
         x = np.concatenate([single, double]) if form.name == "float64" else single
         failures += accuracy.worst(record, operation, form, x, params, roots).failures
     assert not failures, f"{len(failures)} of them: " + "\n".join(failures[:8])
+
+
+SINGLE = [case for case in CASES if case.values[0].single]
+
+
+@pytest.mark.parametrize(("record", "given"), SINGLE)
+@hypothesis.given(st.data())
+@hypothesis.settings(max_examples=25, deadline=None)
+def test_single_precision_gives_the_bits_of_float64(record: Activation, given: dict[str, Value], data: Any) -> None:
+    """Kernels declared to round once: what float64 gives, rounded to float32, for any element and upstream gradient."""
+    bits = npst.arrays(np.uint32, (2, 40))
+    x, g = data.draw(bits).view(np.float32)
+    params = tuple(data.draw(st.sampled_from([p, p * 1e-30, p * 1e300])) for p in oracle.parameters(record, given))
+    for operation in record.single:
+        inputs = [x, g] if operation == "vjp" else [x]
+        found, wide = np.empty_like(x), np.empty(x.size)
+        load(record, operation, np.float32)(*inputs, found, params)
+        with np.errstate(all="ignore"):
+            load(record, operation, np.float64)(*(array.astype(np.float64) for array in inputs), wide, params)
+            expected = wide.astype(np.float32)
+        np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32), f"{operation} at {x}, {params}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import itertools
 import mmap
 import os
 import signal
@@ -25,8 +26,7 @@ from actserve.v1 import compute_pb2, tensor_pb2
 from actserve_client import AsyncClient, Client, InvalidRequest, ServerUnavailable, _channel
 from actserve_client.errors import ActserveError
 from actserve_server.app import Server
-from actserve_server.config import Config
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from unmannerly import Raw
 
@@ -37,31 +37,6 @@ N = 3 * MIB // 4 + 5
 """Elements of float32: several pieces, the last one not whole."""
 
 MakeUnix = Callable[..., Server]
-
-
-@pytest.fixture
-def make_unix(tmp_path: Path, socket_folder: Path) -> Iterator[MakeUnix]:
-    """Servers on Unix sockets with settings of their own, or one again at the place of an earlier one."""
-    servers: list[Server] = []
-
-    def make(at: Server | None = None, **settings: Any) -> Server:
-        address = at.addresses[0] if at else f"unix:{socket_folder}/{tmp_path.name[-20:]}-{len(servers)}"
-        server = Server(Config(address=address, grace_s=1.0, **settings))
-        server.start()
-        servers.append(server)
-        return server
-
-    yield make
-    for server in servers:
-        server.stop()
-
-
-@pytest.fixture
-def bytes_client(address: str) -> Iterator[Client]:
-    """A client that sends the bytes."""
-    with Client(address, timeout=300) as client:
-        client._regions.close()
-        yield client
 
 
 def filled(client: Client, array: Any) -> Any:
@@ -492,6 +467,96 @@ def test_a_result_may_not_overlap_its_input_but_in_its_very_place(raw: Raw) -> N
         else:
             with pytest.raises(grpc.RpcError, match="overlaps"):
                 raw.call(header)
+
+
+LARGE = 1 << 30
+"""Elements of a tensor that lies nowhere as a whole."""
+
+
+def part_job(name: bytes, begin: int, size: int, first: int, room_first: int) -> Any:
+    """Elements of a large tensor, which lies at the region's start from element `first` on; the result at its middle."""
+    header = job(LARGE, name, region=name, offset_bytes=MIB // 2, size_bytes=MIB // 2, first_byte=4 * room_first)
+    header.inputs[0].shared.first_byte = 4 * first
+    header.part.first_element, header.part.elements = begin, size
+    return header
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    begin=st.integers(0, LARGE - 3000),
+    size=st.integers(0, 3000),
+    skipped=st.integers(0, 1000),
+    room_skipped=st.integers(0, 1000),
+    chunks=st.booleans(),
+)
+def test_a_region_holds_a_part_of_a_tensor_that_is_far_larger(
+    raw: Raw, begin: int, size: int, skipped: int, room_skipped: int, chunks: bool
+) -> None:
+    answer, descriptor = raw.ask(MIB)
+    memory = np.asarray(shared.Mapping(descriptor, MIB)).view(np.float32)
+    os.close(descriptor)
+    skipped, room_skipped = min(skipped, begin), min(room_skipped, begin)
+    memory[:] = -7
+    memory[skipped : skipped + size] = np.arange(size) - 1000
+    header = part_job(answer.region, begin, size, begin - skipped, begin - room_skipped)
+    if chunks:
+        edges = [0, size // 3, size]
+        frames = [compute_pb2.ComputeStreamRequest(job=1, header=header)]
+        frames += [
+            compute_pb2.ComputeStreamRequest(
+                job=1, chunk=compute_pb2.InputChunk(offset_bytes=4 * (begin + a), shared_bytes=4 * (b - a))
+            )
+            for a, b in itertools.pairwise(edges)
+        ]
+        raws = raw.compute_stream((frame.SerializeToString() for frame in frames), timeout=300)
+        responses = [compute_pb2.ComputeResponse.FromString(data) for data in raws]
+    else:
+        responses = raw.call(header)
+    assert responses[0].header.tensors[0].shared == header.result
+    assert sum(response.chunk.shared_bytes for response in responses) == 4 * size
+    assert responses[-1].HasField("summary")
+    room = memory[MIB // 8 :]
+    same(room[room_skipped : room_skipped + size], np.maximum(np.arange(size, dtype=np.float32) - 1000, 0))
+    assert (room[:room_skipped] == -7).all() and (room[room_skipped + size :] == -7).all()
+    raw.socket.sendall(shared.Request(shared.RELEASE, region=answer.region).pack())
+
+
+@pytest.mark.parametrize(
+    ("begin", "first", "room_first", "size", "field"),
+    [
+        (10, 11, 0, 5, "header.inputs[0].shared.first_byte"),
+        (10, -1, 0, 5, "header.inputs[0].shared.first_byte"),
+        (0, 1, 0, 5, "header.inputs[0].shared.first_byte"),
+        (10, 0.5, 0, 5, "header.inputs[0].shared.first_byte"),
+        (10, 0, 11, 5, "header.result.first_byte"),
+        (10, 0, -1, 5, "header.result.first_byte"),
+        (10, 0, 0, MIB, "header.inputs[0].shared.offset_bytes"),
+        (MIB, 0, 0, 5, "header.inputs[0].shared.offset_bytes"),
+    ],
+)
+def test_a_place_must_hold_what_is_needed(
+    raw: Raw, begin: int, first: Any, room_first: int, size: int, field: str
+) -> None:
+    answer, descriptor = raw.ask(MIB)
+    os.close(descriptor)
+    header = part_job(answer.region, begin, size, 0, room_first)
+    header.inputs[0].shared.first_byte = int(4 * first)
+    with pytest.raises(grpc.RpcError) as caught:
+        raw.call(header)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert _channel.error_of(caught.value).field == field.rpartition(".")[2]
+
+
+def test_a_part_that_has_no_room_travels(raw: Raw) -> None:
+    answer, descriptor = raw.ask(MIB)
+    memory = np.asarray(shared.Mapping(descriptor, MIB)).view(np.float32)
+    os.close(descriptor)
+    memory[:] = 3
+    header = part_job(answer.region, 1000, 100, 1000, 1000)
+    header.result.size_bytes = 396
+    responses = raw.call(header)
+    assert not responses[0].header.tensors[0].HasField("shared")
+    assert b"".join(response.data for response in responses) == np.full(100, 3, np.float32).tobytes()
 
 
 def test_a_region_is_known_only_to_who_was_given_it_and_as_long(raw: Raw, server: Server) -> None:

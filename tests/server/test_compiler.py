@@ -401,12 +401,7 @@ def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, ope
 
 DOUBLE_IN_FAST = {
     ("affine", "forward"),
-    ("hard_sigmoid", "forward"),
     ("hard_sigmoid", "derivative"),
-    ("shrink", "forward"),
-    ("soft_shrink", "forward"),
-    ("srelu", "forward"),
-    ("star_relu", "forward"),
 }
 """Straight lines through a parameter, which is a float64: taken as it is, so that they are rounded once."""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -64,6 +66,37 @@ def test_gauges_come_and_go_with_their_streams(make_server: MakeServer) -> None:
             one.report()
             assert gauges(server.metrics_address)["samples", 'run 7/a"b\\c'] == 4
         until(lambda: gauges(server.metrics_address) == {})
+
+
+def test_health_is_told_over_http_too(make_server: MakeServer) -> None:
+    def told(address: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"http://{address}/health", timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    server = make_server(metrics_address="127.0.0.1:0", grace_s=300.0)
+    assert told(server.metrics_address) == (200, b"serving\n")
+    more = threading.Event()
+
+    def blocks() -> Iterator[Any]:
+        yield np.ones(3)
+        assert more.wait(120)
+        yield np.ones(3)
+
+    with Client(server.addresses[0], timeout=300) as client:
+        stream = client.stream("relu", blocks())
+        next(stream)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        # What runs holds up the drain, and meanwhile it serves no more.
+        until(lambda: told(server.metrics_address) == (503, b"not serving\n"))
+        more.set()
+        assert len(list(stream)) == 1
+        stopper.join(120)
+        assert not stopper.is_alive()
 
 
 def test_the_port_is_free_again(make_server: MakeServer) -> None:

@@ -18,7 +18,8 @@ from actserve_client import Client, Retry
 
 Array = np.ndarray[Any, Any]
 BLOCK = np.random.default_rng(3).standard_normal((512, 1024)).astype(np.float32)
-PATIENT = Retry(reconnect_s=120)
+PATIENT = Retry(attempts=100, reconnect_s=120)
+"""A kill may fall before the call has begun, while its input is made: then it counts as a call that found no server."""
 
 
 class Mortal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -30,6 +31,9 @@ def test_health_and_reflection(address: str) -> None:
         for service in ("", "actserve.v1.ActivationService"):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError, match="no service is called 'other'") as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service="other"))
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
         services = ProtoReflectionDescriptorDatabase(channel).get_services()
         assert "actserve.v1.ActivationService" in services
 
@@ -63,6 +67,34 @@ def test_a_drain_finishes_what_runs_and_tells_the_watchers(make_server: Any) -> 
     assert seen == [health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING]
 
 
+def test_watchers_hold_up_no_drain(make_server: Any, address: str) -> None:
+    """They are told, and then their calls end, as do those of who watches again over the same connection."""
+    server = make_server(grace_s=300.0)
+    with grpc.insecure_channel(server.addresses[0]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(service=service)) for service in ("", "unknown", "")]
+        gone = watches.pop()
+        told = [[next(watch).status] for watch in watches]
+        next(gone)
+        gone.cancel()
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        for watch, seen in zip(watches, told, strict=True):
+            # How it ends is of no account: the connection may be closed before that is said.
+            with contextlib.suppress(grpc.RpcError):
+                for answer in watch:
+                    seen.append(answer.status)
+        stopper.join(120)
+        assert not stopper.is_alive()
+    answers = health_pb2.HealthCheckResponse
+    assert told == [[answers.SERVING, answers.NOT_SERVING], [answers.SERVICE_UNKNOWN]]
+    # Another server of the same process goes on.
+    with grpc.insecure_channel(address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == answers.SERVING
+        watch.cancel()
+
+
 def test_sigterm_ends_a_server_with_status_0() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "actserve_server", "serve", "--address", "127.0.0.1:0", "--log-format", "json"],
@@ -73,6 +105,24 @@ def test_sigterm_ends_a_server_with_status_0() -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
     process.stderr.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are looked up in /proc")
+def test_a_signal_that_another_thread_is_given_ends_it_too() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "actserve_server", "serve", "--address", "127.0.0.1:0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert b"serving" in process.stderr.readline()
+    threads = {int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()} - {process.pid}
+    try:
+        assert ctypes.CDLL(None).tgkill(process.pid, max(threads), int(signal.SIGTERM)) == 0
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 def test_wrong_settings_are_one_line() -> None:

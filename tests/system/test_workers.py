@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,90 +21,7 @@ from actserve_server.config import Config, ConfigError
 from actserve_server.ports import Held
 from hypothesis import given
 from hypothesis import strategies as st
-
-COMMAND = [sys.executable, "-m", "actserve_server", "serve"]
-
-
-def until(condition: Callable[[], bool], log: Sequence[object] = ()) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        if time.monotonic() > deadline:
-            pytest.fail("\n".join(map(str, log)))
-        time.sleep(0.05)
-
-
-class Supervised:
-    """A server of several processes, with what it says in its log."""
-
-    def __init__(self, *arguments: str) -> None:
-        command = [*COMMAND, "--log-format", "json", "--grace-s", "60", *arguments]
-        # Under nohup it would be ignored, in the server too.
-        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        try:
-            self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        finally:
-            signal.signal(signal.SIGHUP, before)
-        self.log: list[dict[str, Any]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self.serving = self.wait_for("serving")
-        self.address = self.serving["addresses"][0]
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            try:
-                self.log.append(json.loads(line))
-            except ValueError:  # gRPC has something to say of its own
-                self.log.append({"message": line})
-
-    def said(self, message: str) -> list[dict[str, Any]]:
-        return [line for line in self.log if line["message"] == message]
-
-    def wait_for(self, message: str, times: int = 1) -> dict[str, Any]:
-        until(lambda: len(self.said(message)) >= times or self.process.poll() is not None, self.log)
-        return self.said(message)[times - 1]
-
-    def pids(self) -> list[int]:
-        """Of the workers, the latest last."""
-        return [line["pid"] for line in self.said("worker started")]
-
-    def instances(self, address: str = "", clients: int = 12) -> set[str]:
-        """Which processes answer."""
-        found = set()
-        for _ in range(clients):
-            with Client(address or self.address) as client:
-                found.add(client.server_info().instance)
-        return found
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        until(lambda: not any(map(runs, self.pids())))
-        self._reader.join(60)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-@pytest.fixture
-def supervised() -> Iterator[Callable[..., Supervised]]:
-    started: list[Supervised] = []
-
-    def start(*arguments: str) -> Supervised:
-        started.append(Supervised(*arguments))
-        return started[-1]
-
-    yield start
-    for server in started:
-        server.close()
+from supervised import COMMAND, Supervised, runs, until
 
 
 def test_calls_are_spread_and_a_dead_worker_comes_back(

@@ -31,7 +31,10 @@ __all__ = [
 
 def as_array(value: Any, name: str) -> Array:
     """An array of a type that can be computed with; anything else is refused by name."""
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InvalidRequest(f"{name} can't be made an array: {error}", field=name) from None
     try:
         computable = wire.data_type_of(array.dtype) in wire.COMPUTABLE
     except KeyError:

@@ -40,6 +40,8 @@ class Room:
     """What the server is told of it."""
     given: bool
     """Whether an array in it may be what the caller gets."""
+    first: int = 0
+    """The byte of the tensor that it begins with."""
 
     def array(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
         """An array in it. Raises ServerError where it does not fit."""
@@ -73,6 +75,8 @@ class Assembly:
         self.sent = 0
         self.room: Room | None = None
         """Where the server writes the first tensor, if it does not send it."""
+        self.until: int | None = None
+        """Up to which byte of the first tensor the call in progress goes, if another goes on from there."""
         self.overwritten = False
         """Whether the result may lie where the input was, without a word of the server yet."""
         self.summary: compute_pb2.ResultSummary | None = None
@@ -80,7 +84,7 @@ class Assembly:
         """Whether the server has said that this job failed, which is no failure of the stream."""
 
     def feed(self, raw: bytes, job: int | None = None) -> bool:
-        """Take a response; True when it was the last. Raises what the server says, or ServerError when it makes no sense.
+        """Take a response; True when it was the call's last. Raises what the server says, or ServerError when it makes no sense.
 
         `job` is the number that it must have, where a stream has several.
         """
@@ -160,15 +164,32 @@ class Assembly:
     def _finish(self, summary: compute_pb2.ResultSummary) -> None:
         if len(summary.tensors) != len(self._tensors):
             raise ServerError("the server's summary does not fit its header")
-        if summary.tensors and summary.tensors[0].HasField("shared") and (lacking := self._tensors[0].lacking):
+        if (
+            summary.tensors
+            and summary.tensors[0].HasField("shared")
+            and (lacking := self._tensors[0].lacking(self.until))
+        ):
             self._tensors[0].take(self.room, lacking)
             if self._progress:
                 self._progress(self.sent, self._tensors[0].filled)
+        if self.until is not None:
+            self._pause(summary, self.until)
+            return
         for tensor, spec in zip(self._tensors, summary.tensors, strict=True):
             tensor.finish(tuple(spec.shape))
         self.summary = summary
         if self._on_summary:
             self._on_summary(self.place.total(summary))
+
+    def _pause(self, summary: compute_pb2.ResultSummary, until: int) -> None:
+        if len(self._tensors) != 1 or self._tensors[0].filled != until or not self.place.resumable(in_place=True):
+            raise ServerError(f"the server did not send the part of a result up to byte {until}, or not by its units")
+        self.place.pause(summary)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the result has come."""
+        return self.summary is not None
 
     @property
     def arrays(self) -> list[Array]:
@@ -201,22 +222,26 @@ class _Incoming:
             self._sink.write(self.filled, data)
         self.filled += len(data)
 
-    @property
-    def lacking(self) -> int:
-        """How many bytes of a tensor of known size have not come."""
-        return 0 if self._end is None else self._end - self.filled
+    def lacking(self, until: int | None = None) -> int:
+        """How many bytes of a tensor of known size have not come, or of those up to one."""
+        return 0 if self._end is None else (self._end if until is None else until) - self.filled
 
     def take(self, room: Room | None, size: int) -> None:
         """So many bytes more lie in the room."""
         array, stop = self._array, self.filled + size
-        if room is None or array is None or not 0 < size <= self.lacking or stop > room.memory.nbytes:
+        if (
+            room is None
+            or array is None
+            or not 0 < size <= self.lacking()
+            or not room.first <= self.filled <= stop <= room.first + room.memory.nbytes
+        ):
             raise ServerError(
                 "the server wrote to a place that it was not given, or more bytes than its header announced"
             )
         if address_of(array) == address_of(room.memory):
             self.filled = stop
         else:
-            self.write(room.memory[self.filled : stop].data)
+            self.write(room.memory[self.filled - room.first : stop - room.first].data)
 
     def rewind(self, size: int) -> None:
         """Forget the last bytes."""

@@ -35,6 +35,7 @@ class Job(Generic[T]):
         progress: Progress | None = None,
         on_summary: OnSummary | None = None,
         span: tuple[int, int] | None = None,
+        unit_bytes: int = 0,
     ) -> None:
         if not (out is None or callable(out) or (isinstance(out, np.ndarray) and out.flags.writeable)):
             raise InvalidRequest("out must be a writable NumPy array", field="out")
@@ -46,6 +47,8 @@ class Job(Generic[T]):
         self._progress = progress
         self._on_summary = on_summary
         self._span = span
+        self.unit_bytes = unit_bytes
+        """How many bytes of each input make as many of the result by themselves; 0 where that is not known, or none do."""
         target = out if isinstance(out, np.ndarray) else None
         shared = [array for array in inputs if target is not None and np.may_share_memory(array, target)]
         # What is computed from a chunk is only written after the chunk was sent, so computing in place is safe; an

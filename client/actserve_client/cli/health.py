@@ -17,7 +17,11 @@ _HEALTH_ADDRESS = "127.0.0.1:50051"
 def add(commands: Any) -> None:
     """Add `health` to the commands."""
     health = command(commands, "health", _run, "exit 0 when the server is serving", server=False)
-    health.add_argument("--server", metavar="ADDRESS", help=f"[$ACTSERVE_ADDRESS or {_HEALTH_ADDRESS}]")
+    health.add_argument(
+        "--server",
+        metavar="ADDRESS",
+        help=f"of several, with commas, it will do that one serves [$ACTSERVE_ADDRESS or {_HEALTH_ADDRESS}]",
+    )
     health.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for the answer [5]")
 
 

@@ -55,14 +55,16 @@ class TensorSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., shared: _Optional[_Union[SharedMemory, _Mapping]] = ...) -> None: ...
 
 class SharedMemory(_message.Message):
-    __slots__ = ("region", "offset_bytes", "size_bytes")
+    __slots__ = ("region", "offset_bytes", "size_bytes", "first_byte")
     REGION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BYTE_FIELD_NUMBER: _ClassVar[int]
     region: bytes
     offset_bytes: int
     size_bytes: int
-    def __init__(self, region: _Optional[bytes] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ...) -> None: ...
+    first_byte: int
+    def __init__(self, region: _Optional[bytes] = ..., offset_bytes: _Optional[int] = ..., size_bytes: _Optional[int] = ..., first_byte: _Optional[int] = ...) -> None: ...
 
 class TensorValue(_message.Message):
     __slots__ = ("data_type", "shape", "data")

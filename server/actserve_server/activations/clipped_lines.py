@@ -9,7 +9,7 @@ import math
 
 from actserve_server.activations.spec import Activation, Constraint, Exact, Library, Parameter, Traits, kernel
 from actserve_server.activations.thresholds import above, below
-from actserve_server.elementary import fma, working
+from actserve_server.elementary import fma, line, working
 
 __all__ = ["HARD_MISH", "HARD_SIGMOID", "HARD_SWISH", "HARD_TANH", "RELU6", "RELU_N", "SPARSE_SIGMOID"]
 
@@ -50,6 +50,7 @@ RELU6 = Activation(
         Library("timm", ("relu6",)),
     ),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -83,6 +84,7 @@ RELU_N = Activation(
     libraries=(Library("onednn", ("eltwise_bounded_relu", "bounded_relu"), renamed=(("alpha", "max_value"),)),),
     tried=({"max_value": 0.1}, {"max_value": 1.0}, {"max_value": 1e300}),
     ulp=0.501,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -163,6 +165,7 @@ HARD_TANH = Activation(
         {"min_val": 0.3, "max_val": 0.3},
     ),
     ulp=0.501,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -177,17 +180,16 @@ def _rest(alpha: float) -> float:
     return SIXTH_REST if alpha == SIXTH else 0.0
 
 
-# In float64 even for float32 results: where the line is near 0, the digits of all its terms are wanted. The product with
-# the rest is rounded before it is added, which makes the sum exactly 0 at -3 and 1 at 3.
+# The product with the rest is rounded before it is added, which makes the sum exactly 0 at -3 and 1 at 3.
 @kernel
 def _hard_sigmoid(x: float, alpha: float, beta: float) -> float:
-    whole = fma(alpha, x if alpha != 0.0 else 0.0, beta)
-    value = whole + _rest(alpha) * x
+    whole = line(alpha, x if alpha != 0.0 else 0.0, beta)
+    value = whole + working(_rest(alpha)) * x
     low = value if value < 1.0 else 1.0
     return low if whole > 0.0 else 0.0
 
 
-# Whether the line is below 1 is asked of the line less 1, since just below it would have been rounded up to it.
+# In float64 even for float32 results, as it jumps. Whether the line is below 1 is asked of the line less 1, since just below it would have been rounded up to it.
 @kernel
 def _hard_sigmoid_slope(x: float, alpha: float, beta: float) -> float:
     less = beta - 1.0
@@ -268,6 +270,7 @@ SPARSE_SIGMOID = Activation(
         Library("keras", ("sparse_sigmoid",)),
     ),
     ulp=0.501,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -345,4 +348,5 @@ HARD_MISH = Activation(
     advice="In place of Mish where its exponential, logarithm and tanh cost too much.",
     libraries=(Library("timm", ("hard_mish",)),),
     ulp=2.0,
+    single=("derivative",),
 )

@@ -9,13 +9,34 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.gated_by_x import SIGMOID_END
-from actserve_server.activations.spec import Activation, Library, Traits, kernel
-from actserve_server.elementary import decayed, erf, exp_sum, fma, log1p, over_sum
+from actserve_server.activations.spec import Activation, Exact, Library, Traits, kernel
+from actserve_server.elementary import (
+    SLOPE_MIDDLE,
+    SLOPE_REACH,
+    decayed,
+    erf,
+    exp_sum,
+    fma,
+    log1p,
+    logish_slope_quotient,
+    offset,
+    over_sum,
+    serf_slope_quotient,
+    smish_slope_quotient,
+)
 
 __all__ = ["LINEAR_TAIL", "LOGISH", "MISH", "SERF", "SMISH"]
 
 TWO_OVER_SQRT_PI = 1.1283791670955126
 LOG_TWO_OVER_SQRT_PI = 0.12078223763524522
+
+# The zeros of derivatives, printed by tools/fit_elementary.py.
+SMISH_ROOT_HI = Exact(-1.3945193019245041)
+SMISH_ROOT_LO = Exact(4.458392154467205e-17)
+LOGISH_ROOT_HI = Exact(-1.3724541370256922)
+LOGISH_ROOT_LO = Exact(7.791774027651745e-17)
+SERF_ROOT_HI = Exact(-1.193059968928188)
+SERF_ROOT_LO = Exact(3.096701676302884e-17)
 
 LINEAR_TAIL = -40.0
 """Below it, what is linear in exp(x) to first order is linear to within half a unit in the last place."""
@@ -96,7 +117,10 @@ def _smish_slope(x: float) -> float:
     right = fma(decay, fma(decay, fma(decay, first, second), third), 15.0)
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = (left if x < 0.0 else right) / (below * below)
-    return decayed(share, magnitude, 0.0) if x < 0.0 else share
+    value = decayed(share, magnitude, 0.0) if x < 0.0 else share
+    from_middle = x - SLOPE_MIDDLE
+    near_zero = offset(x, SMISH_ROOT_HI, SMISH_ROOT_LO) * smish_slope_quotient(from_middle)
+    return near_zero if abs(from_middle) < SLOPE_REACH else value
 
 
 SMISH = Activation(
@@ -132,7 +156,10 @@ def _logish_slope(x: float) -> float:
     bounded = min(max(x, -SIGMOID_END), SIGMOID_END)
     turn = decay / fma(decay, fma(2.0, decay, 3.0) if x < 0.0 else 3.0 + decay, 1.0 if x < 0.0 else 2.0)
     value = fma(bounded, turn, log1p((decay if x < 0.0 else 1.0) / (1.0 + decay)))
-    return decayed(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    whole = decayed(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
+    from_middle = x - SLOPE_MIDDLE
+    near_zero = offset(x, LOGISH_ROOT_HI, LOGISH_ROOT_LO) * logish_slope_quotient(from_middle)
+    return near_zero if abs(from_middle) < SLOPE_REACH else whole
 
 
 LOGISH = Activation(
@@ -176,7 +203,10 @@ def _serf_slope(x: float) -> float:
     inner = _softplus(x)
     density = exp_sum(LOG_TWO_OVER_SQRT_PI - inner * inner, 0.0)
     value = fma(over_sum(bounded * (decay if x < 0.0 else 1.0), 1.0, decay), density, erf(inner))
-    return decayed(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
+    whole = decayed(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
+    from_middle = x - SLOPE_MIDDLE
+    near_zero = offset(x, SERF_ROOT_HI, SERF_ROOT_LO) * serf_slope_quotient(from_middle)
+    return near_zero if abs(from_middle) < SLOPE_REACH else whole
 
 
 SERF = Activation(

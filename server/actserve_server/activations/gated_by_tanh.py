@@ -15,10 +15,29 @@ from actserve_server.activations.gated_by_x import (
     SIGMOID_END,
     gelu_parts,
 )
-from actserve_server.activations.spec import Activation, Traits, kernel
-from actserve_server.elementary import copysign, decayed, exp_sum, expm1, fma
+from actserve_server.activations.spec import Activation, Exact, Traits, kernel
+from actserve_server.elementary import (
+    PHISH_MIDDLE,
+    PHISH_REACH,
+    SLOPE_MIDDLE,
+    SLOPE_REACH,
+    copysign,
+    decayed,
+    exp_sum,
+    expm1,
+    fma,
+    offset,
+    phish_slope_quotient,
+    tanh_exp_slope_quotient,
+)
 
 __all__ = ["LISHT", "PHISH", "TANH_EXP"]
+
+# The zeros of derivatives, printed by tools/fit_elementary.py.
+TANH_EXP_ROOT_HI = Exact(-1.078860058464624)
+TANH_EXP_ROOT_LO = Exact(-9.55786742622646e-17)
+PHISH_ROOT_HI = Exact(-1.1954312013879125)
+PHISH_ROOT_LO = Exact(2.1854420556614362e-17)
 
 TANH_END = 22.0
 """Beyond it, tanh is 1 in float64, and its derivative, times any t here, is lost beside 1. (exp(2t) + 1)^2 is within float32."""
@@ -45,7 +64,10 @@ def _tanh_exp_slope(x: float) -> float:
     growth = expm1(2.0 * inner)
     whole = growth + 2.0
     value = fma(growth, whole, 4.0 * bounded * inner * (growth + 1.0)) / (whole * whole)
-    return decayed(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+    far = decayed(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
+    from_middle = x - SLOPE_MIDDLE
+    near_zero = offset(x, TANH_EXP_ROOT_HI, TANH_EXP_ROOT_LO) * tanh_exp_slope_quotient(from_middle)
+    return near_zero if abs(from_middle) < SLOPE_REACH else far
 
 
 TANH_EXP = Activation(
@@ -117,7 +139,10 @@ def _phish_slope(x: float) -> float:
     whole = growth + 2.0
     near = fma(growth, whole, 4.0 * min(x, TANH_END) * slope * (growth + 1.0)) / (whole * whole)
     far = decayed(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
-    return far if x < CUBIC_TAIL else near
+    closed = far if x < CUBIC_TAIL else near
+    from_middle = x - PHISH_MIDDLE
+    near_zero = offset(x, PHISH_ROOT_HI, PHISH_ROOT_LO) * phish_slope_quotient(from_middle)
+    return near_zero if abs(from_middle) < PHISH_REACH else closed
 
 
 PHISH = Activation(

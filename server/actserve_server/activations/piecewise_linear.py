@@ -18,7 +18,7 @@ from actserve_server.activations.spec import (
     kernel,
 )
 from actserve_server.activations.thresholds import above, below
-from actserve_server.elementary import fma, working
+from actserve_server.elementary import fma, line, working
 from actserve_server.elementary.random import uniform
 
 __all__ = ["ABS", "AFFINE", "IDENTITY", "LEAKY_RELU", "PRELU", "RELU", "RRELU", "SRELU"]
@@ -57,6 +57,7 @@ IDENTITY = Activation(
         Library("timm", ("identity",)),
     ),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -94,6 +95,7 @@ AFFINE = Activation(
     ),
     tried=({"alpha": -0.3, "beta": 0.7}, {"alpha": 0.0, "beta": 2.5}, {"alpha": 1e30, "beta": -1e10}),
     ulp=0.501,
+    single=("derivative",),
 )
 
 
@@ -138,6 +140,7 @@ RELU = Activation(
         Library("timm", ("relu",)),
     ),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -182,6 +185,7 @@ LEAKY_RELU = Activation(
     ),
     tried=({"negative_slope": 0.3}, {"negative_slope": 0.0}, {"negative_slope": -2.0}),
     ulp=0.501,
+    single=("derivative",),
 )
 
 
@@ -230,6 +234,7 @@ PRELU = Activation(
     gradients=(ParameterGradient("slope", "min(x, 0)", _prelu_gradient),),
     tried=({"slope": 0.0}, {"slope": -1.3}, {"slope": 1e-310}),
     ulp=0.501,
+    single=("derivative",),
 )
 
 
@@ -335,11 +340,10 @@ def _intercept(at: float, slope: float) -> tuple[float, float]:
 def _srelu(x: float, tl: float, al: float, tr: float, ar: float) -> float:
     left, left_rest = _intercept(tl, al)
     right, right_rest = _intercept(tr, ar)
-    slope = ar if x > tr else al
-    intercept = right if x > tr else left
-    rest = right_rest if x > tr else left_rest
-    line = fma(slope, x if slope != 0.0 else 0.0, intercept) + rest
-    return line if (x > tr) | (x < tl) else x
+    falling = line(al, x if al != 0.0 else 0.0, left) + working(left_rest)
+    rising = line(ar, x if ar != 0.0 else 0.0, right) + working(right_rest)
+    low = falling if below(x, tl) else x
+    return rising if above(x, tr) else low
 
 
 @kernel
@@ -375,6 +379,7 @@ SRELU = Activation(
         {"tl": 0.3, "al": 2.2, "tr": 0.7, "ar": 0.6},
     ),
     ulp=1.0,
+    single=("derivative",),
 )
 
 
@@ -413,4 +418,5 @@ ABS = Activation(
         Library("ggml", ("ABS",)),
     ),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import fma, working
+from actserve_server.elementary import LARGEST, fma, two_product, working
 
 __all__ = ["RELU_SQUARED", "SPARSE_PLUS", "SQUARE", "STAR_RELU"]
 
@@ -38,6 +38,7 @@ SQUARE = Activation(
         Library("ggml", ("SQR",)),
     ),
     ulp=0.501,
+    single=("forward", "derivative"),
 )
 
 
@@ -67,6 +68,7 @@ RELU_SQUARED = Activation(
     aliases=("relu2", "squared_relu"),
     libraries=(Library("huggingface", ("relu2",)),),
     ulp=0.501,
+    single=("forward",),
 )
 
 
@@ -74,8 +76,10 @@ RELU_SQUARED = Activation(
 @kernel
 def _star_relu(x: float, s: float, b: float) -> float:
     positive = x if x > 0.0 else 0.0
-    value = fma(s * positive, positive, b)
-    return value if s != 0.0 else b
+    hi, lo = two_product(s, positive)
+    whole = fma(hi, positive, working(b))
+    value = whole + (lo * positive if abs(whole) <= LARGEST else 0.0)
+    return value if s != 0.0 else working(b)
 
 
 @kernel

@@ -19,7 +19,7 @@ from actserve_server.activations.spec import (
     kernel,
     word,
 )
-from actserve_server.elementary import LARGEST, copysign, working
+from actserve_server.elementary import LARGEST, copysign, offset, working
 
 __all__ = [
     "HARD_SHRINK",
@@ -95,6 +95,7 @@ THRESHOLD = Activation(
     ),
     tried=({"threshold": 0.1, "value": -20.3}, {"threshold": -0.7, "value": 0.1}),
     ulp=0.501,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -129,6 +130,7 @@ THRESHOLDED_RELU = Activation(
     ),
     tried=({"alpha": 0.1}, {"alpha": 0.0}, {"alpha": -0.7}),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -187,6 +189,7 @@ JUMP_RELU = Activation(
     ),
     tried=({"threshold": 0.1, "bandwidth": 2.0}, {"threshold": -0.3}, {"threshold": 0.0, "bandwidth": 0.1}),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
@@ -229,13 +232,14 @@ HARD_SHRINK = Activation(
     ),
     tried=({"lambd": 0.1}, {"lambd": 0.0}, {"lambd": 3.3}),
     ulp=0.0,
+    single=("forward", "derivative", "vjp"),
 )
 
 
-# The parameter is subtracted in float64 even for float32 results: just above the threshold all its digits are wanted.
+# Just above the threshold all digits of the parameter are wanted.
 @kernel
 def _soft_shrink(x: float, lambd: float) -> float:
-    magnitude = abs(x) - lambd
+    magnitude = offset(abs(x), lambd, 0.0)
     return copysign(magnitude, x) if magnitude > 0.0 else 0.0
 
 
@@ -268,12 +272,13 @@ SOFT_SHRINK = Activation(
     ),
     tried=({"lambd": 0.1}, {"lambd": 0.0}, {"lambd": 3.3}),
     ulp=0.501,
+    single=("derivative", "vjp"),
 )
 
 
 @kernel
 def _shrink(x: float, lambd: float, bias: float) -> float:
-    magnitude = abs(x) - bias
+    magnitude = offset(abs(x), bias, 0.0)
     moved = magnitude if x > 0.0 else -magnitude
     return moved if above(abs(x), lambd) else 0.0
 
@@ -310,6 +315,7 @@ SHRINK = Activation(
     libraries=(Library("onnx", ("Shrink",)),),
     tried=({"lambd": 0.1, "bias": 0.1}, {"lambd": 0.3, "bias": -1.7}, {"lambd": 0.7, "bias": 2.9}),
     ulp=0.501,
+    single=("derivative", "vjp"),
 )
 
 
@@ -354,6 +360,7 @@ SIGN = Activation(
     ),
     tried=({"ste": "hardtanh"}, {"ste": "identity"}),
     ulp=0.0,
+    single=("forward",),
 )
 
 
@@ -391,4 +398,5 @@ STEP = Activation(
     ),
     tried=({"ste": "rectangle"}, {"ste": "rectangle", "bandwidth": 0.2}, {"ste": "rectangle", "bandwidth": 7.0}),
     ulp=0.0,
+    single=("forward",),
 )

@@ -11,6 +11,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     working(a)              a parameter as a number
     two_product(a, x)       a * x as hi + lo, where a is a parameter or Exact; lo is 0 where hi is infinite
     quotient(x, a)          x / a likewise
+    line(a, x, b)           a * x + b for finite x, where a and b are parameters: with all digits of both where it is near 0
     offset(x, hi, lo)       x - (hi + lo), where hi + lo is a constant in two Exact parts
     fma(a, b, c)            a * b + c, rounded once
     copysign(a, b)          the magnitude of a with the sign of b
@@ -34,6 +35,8 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
+    smish_slope_quotient(t), logish_…, serf_…, tanh_exp_…     f'(x)/(x - r), where t = x - SLOPE_MIDDLE and |t| <= SLOPE_REACH
+    phish_slope_quotient(t) the same with PHISH_MIDDLE and PHISH_REACH
     log_of_more(e)          log(1 + e) for 0 <= e <= 1
 
 For the quick kernels of records, in fewer instructions:
@@ -64,7 +67,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from actserve_server.elementary import fast, narrow, powers, wide
+from actserve_server.elementary import fast, narrow, powers, slopes, wide
 from actserve_server.elementary.bits import add_in_any_order as add_in_any_order
 from actserve_server.elementary.bits import copysign as copysign
 from actserve_server.elementary.bits import fma as fma
@@ -76,6 +79,7 @@ _NAMES = (
     "working",
     "two_product",
     "quotient",
+    "line",
     "offset",
     "exp",
     "exp_sum",
@@ -110,6 +114,13 @@ _NAMES = (
     "swish_slope",
 )
 _POWERS = ("power", "lower_power")
+_SLOPES = (
+    "smish_slope_quotient",
+    "logish_slope_quotient",
+    "serf_slope_quotient",
+    "tanh_exp_slope_quotient",
+    "phish_slope_quotient",
+)
 _SAME: dict[str, Any] = {
     "fma": fma,
     "copysign": copysign,
@@ -122,7 +133,9 @@ _SAME: dict[str, Any] = {
 def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
     constants = {name: getattr(module, name) for name in ("TRIG_LIMIT", "EXP_LIMIT", "CHUNK")} | {"LARGEST": largest}
     found = {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
-    return _SAME | constants | found | {name: getattr(powers, f"{prefix}_{name}") for name in _POWERS}
+    for others, names in ((powers, _POWERS), (slopes, _SLOPES)):
+        found |= {name: getattr(others, f"{prefix}_{name}") for name in names}
+    return _SAME | constants | found
 
 
 WIDE: dict[str, Any] = _precision(wide, "wide", sys.float_info.max)
@@ -136,6 +149,7 @@ CHUNK: int = WIDE["CHUNK"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
+line = wide.wide_line
 offset = wide.wide_offset
 exp = wide.wide_exp
 exp_sum = wide.wide_exp_sum
@@ -168,7 +182,32 @@ quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
 gate_slope = wide.wide_gate_slope
 swish_slope = wide.wide_swish_slope
+smish_slope_quotient = slopes.wide_smish_slope_quotient
+logish_slope_quotient = slopes.wide_logish_slope_quotient
+serf_slope_quotient = slopes.wide_serf_slope_quotient
+tanh_exp_slope_quotient = slopes.wide_tanh_exp_slope_quotient
+phish_slope_quotient = slopes.wide_phish_slope_quotient
+SLOPE_MIDDLE: float = slopes.MIDDLE
+SLOPE_REACH: float = slopes.REACH
+PHISH_MIDDLE: float = slopes.PHISH_MIDDLE
+PHISH_REACH: float = slopes.PHISH_REACH
 power = powers.wide_power
 lower_power = powers.wide_lower_power
 
-__all__ = ["FAST", "NARROW", "WIDE", *_NAMES, *_POWERS, *_SAME, "CHUNK", "EXP_LIMIT", "LARGEST", "TRIG_LIMIT"]
+__all__ = [
+    "FAST",
+    "NARROW",
+    "WIDE",
+    *_NAMES,
+    *_POWERS,
+    *_SLOPES,
+    *_SAME,
+    "CHUNK",
+    "EXP_LIMIT",
+    "LARGEST",
+    "PHISH_MIDDLE",
+    "PHISH_REACH",
+    "SLOPE_MIDDLE",
+    "SLOPE_REACH",
+    "TRIG_LIMIT",
+]

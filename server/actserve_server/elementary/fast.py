@@ -253,6 +253,14 @@ def fast_quotient(x: float, a: float) -> tuple[float, float]:
 
 
 @kernel
+def fast_line(a: float, x: float, b: float) -> float:
+    """a x + b for float64 a and b; the product with the rest of a is rounded apart, so that where a x is -b the sum is 0."""
+    slope, intercept = nearest_float32(a), nearest_float32(b)
+    whole = fma(slope, x, intercept)
+    return whole + (nearest_float32(a - slope) * x + nearest_float32(b - intercept) if abs(whole) < INFINITY else 0.0)
+
+
+@kernel
 def fast_offset(x: float, hi: float, lo: float) -> float:
     """x - (hi + lo) for a constant hi + lo, whose first 48 bits count."""
     first = nearest_float32(hi)

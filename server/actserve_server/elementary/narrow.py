@@ -272,6 +272,11 @@ def narrow_quick_product(a: float, x: float) -> tuple[float, float]:
 
 
 @kernel
+def narrow_line(a: float, x: float, b: float) -> float:
+    return fma(a, x, b)
+
+
+@kernel
 def narrow_offset(x: float, hi: float, lo: float) -> float:
     return (x - hi) - lo
 

@@ -277,6 +277,11 @@ def wide_quotient(x: float, a: float) -> tuple[float, float]:
 
 
 @kernel
+def wide_line(a: float, x: float, b: float) -> float:
+    return fma(a, x, b)
+
+
+@kernel
 def wide_offset(x: float, hi: float, lo: float) -> float:
     """x - (hi + lo) for a constant hi + lo."""
     return (x - hi) - lo

@@ -119,6 +119,14 @@ class Plan:
         return (*(spec.unit_bytes for spec in self.inputs), self.result_unit_elements * self.results[0].dtype.itemsize)
 
     @property
+    def result_span(self) -> tuple[int, int]:
+        """Which bytes of the first result are computed; where its length is not known beforehand the end is negative."""
+        if not self.part:
+            return 0, self.results[0].nbytes
+        made = self.unit_bytes[-1]
+        return self.first_unit * made, self.units.stop * made
+
+    @property
     def upstream(self) -> bool:
         """Whether there is an upstream gradient."""
         return len(self.inputs) == 2

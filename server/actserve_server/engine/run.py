@@ -7,20 +7,20 @@ from collections.abc import Iterable, Iterator
 
 from actserve_server.engine.inlets import Chunk, blocks
 from actserve_server.engine.plan import Plan
-from actserve_server.modes.base import Array, NeuronSummary, Piece, Scalars, Tensor
+from actserve_server.modes.base import Array, NeuronSummary, Piece, Room, Scalars, Tensor
 from actserve_server.modes.nonfinite import NonfiniteCounts
 
 
 class Run:
     """One execution of a plan. `pieces` is to be exhausted once; the other properties are complete after that.
 
-    `into` is memory for all of the first result, flat: its pieces are then parts of that. With `steady` a block is copied before it is
-    looked at: for input that may change meanwhile, because it is being overwritten by the result, or by somebody else.
+    `into` is memory for all that is computed of the first result, flat: its pieces are then parts of that. With `steady` a block is
+    copied before it is looked at: for input that may change meanwhile, because it is being overwritten by the result, or by somebody else.
     """
 
     def __init__(self, plan: Plan, *, into: Array | None = None, steady: bool = False) -> None:
         self._plan = plan
-        self._into = into
+        self._into = None if into is None else Room(into, plan.result_span[0] // into.itemsize)
         self._steady = steady
         self._elements = plan.first_unit * plan.unit_elements
         self.compute_time_s = 0.0
@@ -76,9 +76,9 @@ class Run:
             yield piece if self._into is None or piece.tensor else _placed(piece, self._into)
 
 
-def _placed(piece: Piece, into: Array) -> Piece:
+def _placed(piece: Piece, into: Room) -> Piece:
     """A piece of the first result in its place."""
-    place = into[piece.first : piece.first + piece.array.size]
+    place = into.part(piece.first, piece.first + piece.array.size)
     if place.__array_interface__["data"] != piece.array.__array_interface__["data"]:
         place[...] = piece.array
     return Piece(piece.tensor, piece.first, place)

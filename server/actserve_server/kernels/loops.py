@@ -671,6 +671,8 @@ class Operation:
     """The argument types, in the words of `build.ARGUMENTS`."""
     cancels: bool = False
     """Whether float32 results need the wide elementary functions."""
+    single: bool = False
+    """Whether float32 results are as good, to the bit, in single precision."""
     columns: int = 0
     """How many parameters the kernel is given as columns; 0 where parameters are plain numbers."""
     helpers: tuple[Function, ...] = ()
@@ -725,20 +727,27 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
             plain, vjp, position = _elements_indexed, _elements_indexed_vjp, ("index",)
         elif quick is not None and shorter is not None:
             plain, vjp, kernels = _elements_quick, _elements_quick_vjp, (shorter, quick.usual, kernel)
-        table[name] = Operation(plain, kernels, ("input", *position, "output", "params"), cancels)
+        table[name] = Operation(
+            plain, kernels, ("input", *position, "output", "params"), cancels, name in record.single
+        )
         if name == "derivative":
-            table["vjp"] = Operation(vjp, kernels, ("input", "input", *position, "output", "params"), cancels)
+            arguments = ("input", "input", *position, "output", "params")
+            table["vjp"] = Operation(vjp, kernels, arguments, cancels, "vjp" in record.single)
         if channelled:
             tail = ("index", "output", "columns", "index")
-            table[f"{name}_channels"] = Operation(_channels, (kernel,), ("input", *tail), cancels, columns)
+            table[f"{name}_channels"] = Operation(_channels, (kernel,), ("input", *tail), cancels, columns=columns)
             if name == "derivative":
-                table["vjp_channels"] = Operation(_channels_vjp, (kernel,), ("input", "input", *tail), cancels, columns)
+                table["vjp_channels"] = Operation(
+                    _channels_vjp, (kernel,), ("input", "input", *tail), cancels, columns=columns
+                )
     for gradient in record.gradients:
         name, kernels = f"gradient_{gradient.parameter}", (gradient.kernel,)
         table[name] = Operation(_elements_vjp, kernels, ("input", "input", "wide_output", "params"), True)
         if channelled:
             tail = ("index", "wide_output", "columns", "index")
-            table[f"{name}_channels"] = Operation(_channels_vjp, kernels, ("input", "input", *tail), True, columns)
+            table[f"{name}_channels"] = Operation(
+                _channels_vjp, kernels, ("input", "input", *tail), True, columns=columns
+            )
     return table
 
 

@@ -162,6 +162,20 @@ class Counts(Protocol):
         """Count a flat array whose first element is element `first` of the tensor."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """Memory for the first result of a computation, or for what is computed of it."""
+
+    memory: Array
+    """Flat."""
+    first: int = 0
+    """The element of the result that it begins with."""
+
+    def part(self, begin: int, end: int) -> Array:
+        """The memory for these elements of the result."""
+        return self.memory[begin - self.first : end - self.first]
+
+
 class Stage(Protocol):
     """A computation under way."""
 
@@ -187,10 +201,10 @@ class Mode(Protocol):
     def unit_result(self, subject: Subject) -> int:
         """How many elements of its one result a unit of x makes, where each unit's are computed by themselves; 0 where not."""
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Room | None = None) -> Stage:
         """Begin; loads the compiled loops, which may take a while when they are cold. The stage counts f(x) or f'(x).
 
-        `into` is memory for all of the first result, flat: a stage that can writes there, and its pieces are parts of it.
+        `into` is memory for all that is computed of the first result: a stage that can writes there, and its pieces are parts of it.
         """
 
 
@@ -245,6 +259,7 @@ __all__ = [
     "NeuronSummary",
     "Penalty",
     "Piece",
+    "Room",
     "Scalars",
     "Stage",
     "Subject",

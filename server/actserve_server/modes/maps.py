@@ -10,7 +10,7 @@ import numpy as np
 
 from actserve_server.activations.spec import Activation, AxisActivation, Record, ResizingActivation
 from actserve_server.errors import InvalidOption
-from actserve_server.modes.base import Array, Counts, Piece, Scalars, Stage, Subject, Tensor
+from actserve_server.modes.base import Array, Counts, Piece, Room, Scalars, Stage, Subject, Tensor
 from actserve_server.modes.evaluate import evaluate
 from actserve_server.modes.parameter_sums import ParameterSum
 
@@ -26,7 +26,7 @@ class MapStage:
         gradients: Sequence[str] = (),
         *,
         made: int,
-        into: Array | None,
+        into: Room | None,
     ) -> None:
         self._pieces = evaluate(subject, operation)
         self._unit, self._made = subject.unit_elements, made
@@ -39,7 +39,7 @@ class MapStage:
         into = None
         if self._into is not None:
             begin, end = (place // self._unit * self._made for place in (first, first + inputs[0].size))
-            into = self._into[begin:end]
+            into = self._into.part(begin, end)
         for at, array in self._pieces(first, *inputs, into=into):
             self._counts.add(at, array)
             yield Piece(0, at, array)
@@ -71,7 +71,7 @@ class Forward:
         """An element for an element, or the slices of a block for it."""
         return subject.result_unit_elements
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Room | None = None) -> Stage:
         """Begin."""
         return MapStage(subject, "forward", counts, made=subject.result_unit_elements, into=into)
 
@@ -159,7 +159,7 @@ class Derivative:
     def _made(self, subject: Subject) -> int:
         return subject.unit_elements * (subject.slice_shape[0] if self.jacobian is JacobianPart.FULL else 1)
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Room | None = None) -> Stage:
         """Begin."""
         if upstream:
             operation = "vjp"

@@ -14,6 +14,7 @@ from actserve_server.modes.base import (
     Counts,
     NeuronSummary,
     Piece,
+    Room,
     Scalars,
     Stage,
     Subject,
@@ -135,7 +136,7 @@ class NeuronStatistics:
         """Nothing is computed unit by unit."""
         return 0
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Room | None = None) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
 

@@ -28,6 +28,7 @@ from actserve_server.modes.base import (
     Counts,
     Penalty,
     Piece,
+    Room,
     Scalars,
     Stage,
     Subject,
@@ -295,7 +296,7 @@ class Regularization:
         """Nothing is computed unit by unit."""
         return 0
 
-    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Array | None = None) -> Stage:
+    def start(self, subject: Subject, counts: Counts, *, upstream: bool, into: Room | None = None) -> Stage:
         """Begin."""
         return _Stage(self, subject, counts)
 
