@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,11 @@ def network(width: int, depth: int) -> nn.Sequential:
     for _ in range(depth):
         layers += [nn.Linear(width, width), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def cpu_ns(pid: int) -> int:
+    """The CPU time of the threads that a process has."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def main() -> None:
@@ -52,7 +58,10 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {"plain": [], "watched": []}
     dropped = taken = 0
     hooks_s = 0.0
+    beside = {"client": 0, "server": 0}
     with Client() as client:
+        assert client._server is not None
+        pids = {"client": os.getpid(), "server": client._server.pid}
         for block in range(options.blocks + 1):
             for kind in ("plain", "watched"):
                 if kind == "plain":
@@ -70,8 +79,14 @@ def main() -> None:
                                 hooks_s += time.thread_time() - begin
 
                         watched._watch.offer = timed  # type: ignore[method-assign]  # in its place, for this run
-                        found = [step() for _ in range(options.steps)]
+                        found = [step()]  # which begins the layers
                         watched.report()
+                        begin_ns, own_ns = {end: cpu_ns(pid) for end, pid in pids.items()}, time.thread_time_ns()
+                        found += [step() for _ in range(options.steps - 1)]
+                        watched.report()
+                        for end, pid in pids.items():
+                            beside[end] += cpu_ns(pid) - begin_ns[end]
+                        beside["client"] -= time.thread_time_ns() - own_ns
                     dropped += watched.dropped
                     taken += options.steps * options.depth - watched.dropped
                 if block:  # the first block warms both up
@@ -94,6 +109,10 @@ def main() -> None:
                 "step_cpu_time_of_the_training_thread": cost(cpu),
                 # Of that, what the copies and the queue take.
                 "hooks_cpu_ms_a_step": hooks_s * 1e3 / ((options.blocks + 1) * options.steps),
+                # What all other threads of the client and the server take, with a report of each block of steps.
+                "beside_cpu_ms_a_step": {
+                    end: found / 1e6 / ((options.blocks + 1) * (options.steps - 1)) for end, found in beside.items()
+                },
                 "taken": taken,
                 "dropped": dropped,
             },

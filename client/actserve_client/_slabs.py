@@ -62,7 +62,7 @@ class Slabs:
             whole, kind, nbytes = _wanted(shape, dtype)
         except TypeError:  # a list, for one, can't be looked up
             whole, kind, nbytes = _shared.wanted(shape, dtype)
-        cut = self._cut(nbytes, wait=False) if self._is_worth(nbytes) else None
+        cut = self._cut(nbytes, wait=False) if nbytes >= LEAST_BYTES else None
         if cut is None:
             made: Array = aligned(nbytes).view(kind).reshape(whole)
             return made
@@ -97,19 +97,17 @@ class Slabs:
 
     def _cut(self, nbytes: int, *, wait: bool) -> tuple[Array, int] | None:
         """Memory in which so many bytes are free, and where."""
+        if wait:
+            self._look()
+        # What follows the lock may take long, and somebody else may not wait.
+        with self._lock:
+            part = self._part(nbytes)
+        if part is not None:
+            return part
         regions = self._regions()
         if nbytes > _LARGEST_PART_BYTES:
             loan = regions.lend(nbytes, wait=wait)
             return None if loan is None else (loan.bytes(), 0)
-        # Whatever may take long comes without the lock, for who does not wait.
-        slab = self._slab
-        gone = wait and slab is not None and regions.find(slab) is None
-        with self._lock:
-            if gone and self._slab is slab:
-                self._slab = None
-            part = self._part(nbytes)
-        if part is not None:
-            return part
         loan = regions.lend(_SLAB_BYTES, wait=wait)
         if loan is None:
             return None
@@ -117,9 +115,16 @@ class Slabs:
             self._slab, self._used = loan.bytes(), 0
             return self._part(nbytes)
 
+    def _look(self) -> None:
+        """Give up a slab whose server has gone."""
+        slab = self._slab
+        if slab is not None and self._regions().find(slab) is None:
+            with self._lock:
+                self._slab = None if self._slab is slab else self._slab
+
     def _part(self, nbytes: int) -> tuple[Array, int] | None:
         begin = self._used
-        if self._slab is None or begin + nbytes > self._slab.nbytes:
+        if self._slab is None or nbytes > _LARGEST_PART_BYTES or begin + nbytes > _SLAB_BYTES:
             return None
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return self._slab, begin

@@ -20,6 +20,9 @@ from actserve_client.watching import Watch
 _LIBRARY = "torch"
 _NOT_WATCHED = ("identity",)
 
+_MOST_SEEN = 1 << 10
+"""How many shapes are remembered, of which a model that is given sequences of any length has many."""
+
 
 class ModelWatch:
     """Forward hooks on a model's activations; made by `watch`."""
@@ -38,6 +41,7 @@ class ModelWatch:
         self._neuron_axis = neuron_axis
         self._root = type(model).__name__
         self._layers: dict[str, dict[str, str]] = {}
+        self._seen: dict[tuple[str, torch.Size, torch.dtype], str] = {}
         modules = dict(model.named_modules())
         self._handles = [modules[name].register_forward_hook(self._hook(name)) for name in found]
 
@@ -47,7 +51,14 @@ class ModelWatch:
                 output = output[0]
             if isinstance(output, torch.Tensor) and output.is_floating_point():
                 tensor = output.detach()
-                self._watch.offer(self._layer(name, tensor), lambda: _copy(tensor, self._watch.empty))
+                # Looked up, for the words of a layer's name would take longer than the copy.
+                kind = name, tensor.shape, tensor.dtype
+                layer = self._seen.get(kind)
+                if layer is None:
+                    if len(self._seen) >= _MOST_SEEN:
+                        self._seen.clear()
+                    layer = self._seen[kind] = self._layer(name, tensor)
+                self._watch.offer(layer, lambda: _copy(tensor, self._watch.empty))
 
         return hook
 

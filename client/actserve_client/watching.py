@@ -112,8 +112,9 @@ class Watch:
         from `empty` is not copied again.
         """
         with self._lock:
-            self._offered[layer] += 1
-            if (self._offered[layer] - 1) % self._every:
+            before = self._offered[layer]
+            self._offered[layer] = before + 1
+            if before % self._every:
                 return False
             if self._wait_s and self._full:
                 self._wait(lambda: not self._full or self._over, self._wait_s)

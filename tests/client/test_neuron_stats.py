@@ -334,6 +334,19 @@ def test_saturated_is_a_tail_of_small_slopes(client: Client, name: str, kind: st
     assert stats.layer.saturated_fraction == pytest.approx(((x <= low) | (x >= high)).mean())
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["pre", "post"])
+def test_relu_is_saturated_where_it_is_not_positive(client: Client, kind: str, dtype: Any) -> None:
+    """After the fact too, where nothing need be counted for that: but NaN are neither, and a layer may give what relu never does."""
+    values = [-math.inf, -1.5, -0.0, 0.0, 5e-324, 1e-45, 6e-8, 2.0, math.inf, math.nan]
+    x = np.array([values, values[::-1], [math.nan] * 10, [-0.0] * 10]).astype(dtype)
+    stats = client.neuron_stats("relu", x, input=kind)
+    wide = x.astype(np.float64)
+    assert stats.columns["saturated_low"].tolist() == (wide <= 0).sum(0).tolist()
+    assert stats.columns["zero_gradient"].tolist() == (wide <= 0).sum(0).tolist()
+    assert not stats.columns["saturated_high"].any()
+
+
 def test_the_saturation_epsilon_is_an_option(client: Client) -> None:
     x = np.linspace(-10, 10, 2001)[:, np.newaxis]
     d = client.derivative("sigmoid", x)

@@ -141,7 +141,9 @@ class Layer:
         self._job = job
         self._mode = mode
         self._limits = limits
-        self._team = team
+        # To count is as fast as batches come, and nobody waits for it. Another core would take longer to wake up, and is likely to be
+        # that of a training which is watched.
+        self._team = SOLO if mode.after else team
         self._thresholds = thresholds
         self._every = snapshot_every_samples
         self._names = Pinned(names)

@@ -122,9 +122,8 @@ class NeuronStatistics:
         assert isinstance(epsilon, float)
         known = slopes(subject, epsilon, after=self.after)
         dtype = wide_enough(subject.dtype)
-        return NeuronTally(
-            self.options_of(subject.accuracy, known), self.layout(subject), dtype, known, subject.team
-        ), known
+        options, layout = self.options_of(subject.accuracy, known), self.layout(subject)
+        return NeuronTally(options, layout, dtype, known, subject.team, after=self.after), known
 
     def results(self, subject: Subject) -> tuple[Tensor, ...]:
         """Arrays with an element a neuron, and the state."""

@@ -89,11 +89,19 @@ class NeuronTally:
     >>> tally.state("relu", {}).samples
     array([4, 4])
 
-    Elements are float32 or float64; pieces may come in any order.
+    Elements are float32 or float64; pieces may come in any order. `after`: the bounds of the slopes are on the activations, and `add` is
+    given no x.
     """
 
     def __init__(
-        self, options: NeuronOptions, layout: Layout, dtype: np.dtype[np.floating], slopes: Slopes, team: Team = SOLO
+        self,
+        options: NeuronOptions,
+        layout: Layout,
+        dtype: np.dtype[np.floating],
+        slopes: Slopes,
+        team: Team = SOLO,
+        *,
+        after: bool = False,
     ) -> None:
         self.options = options
         self._layout = layout
@@ -114,6 +122,10 @@ class NeuronTally:
         self._bounds = _bounds(options, slopes, dtype)
         self._wanted = _wanted(options, slopes, dtype)
         self._slopes_are_tails = _slopes_are_tails(slopes)
+        # relu's: what is no NaN and not positive, which is counted anyway.
+        self._low_is_the_rest = after and slopes.low == 0 and math.isnan(slopes.high)
+        if self._low_is_the_rest:
+            self._wanted &= ~neurons.SATURATION
         self._elements = self._unsettled = 0
         self._histogram = np.zeros(HISTOGRAM_BINS, np.int64)
         self._bins: list[npt.NDArray[np.int32]] = []
@@ -199,9 +211,11 @@ class NeuronTally:
             counts["nonzero"] = counts["positive"] + counts["negative"]
         if not self._wanted & neurons.FIRED:
             counts["fired"] = counts["positive"] + (counts["negative"] if self.options.fired == "nonzero" else 0)
+        numbers = counts["samples"] - counts["nan"]
+        if self._low_is_the_rest:
+            counts["saturated_low"] = numbers - counts["positive"]
         if self._slopes_are_tails:
             counts["zero_gradient"] = counts["saturated_low"] + counts["saturated_high"]
-        numbers = counts["samples"] - counts["nan"]
         counts["inactive"] = numbers - counts.pop("fired")
         counts["zero"] = numbers - counts.pop("nonzero")
         histogram = self._histograms(counts)
