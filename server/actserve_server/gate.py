@@ -53,9 +53,8 @@ class Gate:
         """The same of a call that computes again and again."""
         return Stay(self, call)
 
-    def leave(self, call: Call) -> None:
-        """Give the place away while a call waits for its caller."""
-        self._free.release()
+    def wait(self, call: Call) -> None:
+        """A call that has given its place away waits for its caller."""
         self._idle.add(call)
 
     def come_back(self, call: Call, *, to_compute: bool) -> None:
@@ -90,13 +89,19 @@ class Stay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.done()
+
+    def done(self) -> None:
+        """Give the place away, if it has one: before the last message of an answer, for whoever reads that may ask for the next thing."""
         if self._inside:
+            self._inside = False
             self._gate.__exit__()
 
     def next(self, messages: Iterator[bytes]) -> bytes | None:
         """What the caller sends next, once it does; None when it sends nothing more. Raises Busy where there is no place for it then."""
-        self._inside, message = False, None
-        self._gate.leave(self._call)
+        message = None
+        self.done()
+        self._gate.wait(self._call)
         try:
             message = next(messages, None)
         finally:

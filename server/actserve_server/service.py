@@ -39,7 +39,7 @@ from actserve_server.errors import (
     UnexpectedFrame,
     UnknownActivation,
 )
-from actserve_server.gate import Gate
+from actserve_server.gate import Gate, Stay
 from actserve_server.kernels.threads import Team
 from actserve_server.monitoring import Monitors, MonitorStream
 from actserve_server.placement import NOWHERE, Placement, placed
@@ -99,7 +99,7 @@ class Servicer:
 
     def compute(self, raw: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         """One job, whole in one message."""
-        with self._gate:
+        with self._gate.stay(context) as stay:
             request, data = _parse(compute_pb2.ComputeRequest, raw)
             planned = self._whole_plan(request.header, self._registry)
             with placed(request.header, planned, self._regions) as placement:
@@ -107,7 +107,7 @@ class Servicer:
                 # Whoever made the call hears nothing of parts, and so not of parts that lie in shared memory.
                 whole = request.header.whole_result or placement.result is not None
                 answer = self._whole_results if whole else self._results
-                yield from answer(0, planned, _whole(planned, sources, context), placement)
+                yield from answer(0, planned, _whole(planned, sources, context), stay, placement)
 
     def compute_stream(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """Jobs one after another, each a header and its chunks. One that fails answers with its error, and the next goes on."""
@@ -142,16 +142,17 @@ class Servicer:
                         planned = plans.of(message.header)
                         _refuse_places(message.header)
                         sources = _sources(planned, data, NOWHERE)
-                        yield from self._whole_results(latest, planned, _whole(planned, sources, context))
+                        yield from self._whole_results(latest, planned, _whole(planned, sources, context), stay)
                     else:
                         planned = plan(messages.job(message.header), self._limits, self._team, names)
                         with placed(message.header, planned, self._regions) as placement:
                             chunks = _chunks(latest, planned, raws, placement)
-                            yield from self._results(latest, planned, chunks, placement)
+                            yield from self._results(latest, planned, chunks, stay, placement)
                 except _BREAKS_THE_STREAM:
                     raise
                 except RequestError as error:
                     failed = latest
+                    stay.done()
                     yield compute_pb2.ComputeResponse(job=latest, error=status_of(error)).SerializeToString()
             if latest is None:
                 raise StreamEndedEarly("the stream ended before any job", field="header")
@@ -165,7 +166,7 @@ class Servicer:
         return plan(messages.job(header), self._limits, self._team, names)
 
     def _whole_results(
-        self, number: int, planned: Plan, chunks: Iterator[Chunk], placement: Placement = NOWHERE
+        self, number: int, planned: Plan, chunks: Iterator[Chunk], stay: Stay, placement: Placement = NOWHERE
     ) -> Iterator[bytes]:
         """A result in one message, where it fits in one."""
         elsewhere = placement.result is not None
@@ -173,17 +174,19 @@ class Servicer:
         # A negative size is of a tensor whose length only the end tells.
         subject = planned.subject
         if planned.part or min(sizes, default=0) < 0 or sum(sizes) > subject.piece_elements * subject.dtype.itemsize:
-            yield from self._results(number, planned, chunks, placement)
+            yield from self._results(number, planned, chunks, stay, placement)
             return
         run = Run(planned, into=placement.result, steady=placement.steady)
         tensors = [bytearray() for _ in planned.results]
         for piece in run.pieces(chunks):
             if not elsewhere or piece.tensor:
                 tensors[piece.tensor] += piece.array.view(np.uint8).data
-        yield messages.whole_result(number, planned.subject.record.name, run, b"".join(tensors), placement.place)
+        answer = messages.whole_result(number, planned.subject.record.name, run, b"".join(tensors), placement.place)
+        stay.done()
+        yield answer
 
     def _results(
-        self, number: int, planned: Plan, chunks: Iterator[Chunk], placement: Placement = NOWHERE
+        self, number: int, planned: Plan, chunks: Iterator[Chunk], stay: Stay, placement: Placement = NOWHERE
     ) -> Iterator[bytes]:
         run = Run(planned, into=placement.result, steady=placement.steady)
         yield messages.result_header(
@@ -197,7 +200,9 @@ class Servicer:
         made = messages.Chunks(number, run, counted=bool(planned.unit_bytes), shared=placement.result is not None)
         for piece in run.pieces(chunks):
             yield made.message(piece)
-        yield messages.result_summary(number, run, placement.place)
+        summary = messages.result_summary(number, run, placement.place)
+        stay.done()
+        yield summary
 
     def merge_stats(self, raws: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """States, each in one message or more, put together one by one."""
