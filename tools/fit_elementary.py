@@ -143,7 +143,7 @@ GELU_ROOT = mp.findroot(gelu_slope, -0.7518)
 
 
 def gated_slope(gate: Function, gate_slope: Function) -> Function:
-    """The derivative of x tanh(gate(x)) or the like, given the gate and its derivative."""
+    """The derivative of x gate(x), given the gate and its derivative."""
     return lambda x: gate(x) + x * gate_slope(x)
 
 

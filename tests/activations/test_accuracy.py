@@ -68,7 +68,9 @@ def test_single_precision_gives_the_bits_of_float64(record: Activation, given: d
     """Kernels declared to round once: what float64 gives, rounded to float32, for any element and upstream gradient."""
     bits = npst.arrays(np.uint32, (2, 40))
     x, g = data.draw(bits).view(np.float32)
-    params = tuple(data.draw(st.sampled_from([p, p * 1e-30, p * 1e300])) for p in oracle.parameters(record, given))
+    params = tuple(
+        data.draw(st.sampled_from([p, p * 1e-30, p * 1e-300, p * 1e300])) for p in oracle.parameters(record, given)
+    )
     for operation in record.single:
         inputs = [x, g] if operation == "vjp" else [x]
         found, wide = np.empty_like(x), np.empty(x.size)

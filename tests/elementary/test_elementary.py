@@ -485,6 +485,27 @@ def test_offsets_keep_their_digits_near_zero(prefix: str) -> None:
             assert abs(mp.mpf(float(value)) - exact) <= abs(exact) * mp.mpf(2) ** (-23 if precision is FAST else -40)
 
 
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_lines_keep_their_digits_near_zero(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    slope, intercept = 1 / 6, 0.1
+    x = (-intercept / slope + signed(spread(1e-4, 1, precision))).astype(precision.dtype)
+    ones = np.ones_like(x, np.float64)
+    values = compiled("line", precision)(slope * ones, x, intercept * ones)
+    with mp.workdps(60):
+        for value, point in zip(values, x, strict=True):
+            exact = mp.mpf(slope) * mp.mpf(float(point)) + mp.mpf(intercept)
+            assert abs(mp.mpf(float(value)) - exact) <= abs(exact) * mp.mpf(2) ** (-23 if precision is FAST else -52)
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_lines_are_zero_where_they_should_be_and_infinite_at_infinity(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    x = np.array([-2.0, np.inf, -np.inf], precision.dtype)
+    values = compiled("line", precision)(np.full(3, 0.1), x, np.full(3, 0.2))
+    assert list(values) == [0.0, np.inf, -np.inf]
+
+
 def test_every_precision_has_every_name() -> None:
     assert elementary.WIDE.keys() == elementary.NARROW.keys() == elementary.FAST.keys()
     assert elementary.WIDE.keys() <= set(elementary.__all__)

@@ -90,9 +90,8 @@ RELU_N = Activation(
 
 @kernel
 def _hard_tanh(x: float, min_val: float, max_val: float) -> float:
-    floor, ceiling = working(min_val), working(max_val)
-    high = x if x > floor else floor
-    return high if high < ceiling else ceiling
+    high = x if above(x, min_val) else working(min_val)
+    return high if below(high, max_val) else working(max_val)
 
 
 # An infinite bound is none: the slope is 1 at that infinity too.
@@ -189,7 +188,8 @@ def _hard_sigmoid(x: float, alpha: float, beta: float) -> float:
     return low if whole > 0.0 else 0.0
 
 
-# In float64 even for float32 results, as it jumps. Whether the line is below 1 is asked of the line less 1, since just below it would have been rounded up to it.
+# In float64 even for float32 results, as it jumps. Whether the line is below 1 is asked of the line less 1, since just below
+# it would have been rounded up to it.
 @kernel
 def _hard_sigmoid_slope(x: float, alpha: float, beta: float) -> float:
     less = beta - 1.0

@@ -11,19 +11,20 @@ import math
 from actserve_server.activations.gated_by_x import SIGMOID_END
 from actserve_server.activations.spec import Activation, Exact, Library, Traits, kernel
 from actserve_server.elementary import (
+    LOGISH_SLOPE,
+    SERF_SLOPE,
     SLOPE_MIDDLE,
     SLOPE_REACH,
+    SMISH_SLOPE,
     decayed,
     erf,
     exp_sum,
     fma,
     log1p,
-    logish_slope_quotient,
     offset,
     over_sum,
-    serf_slope_quotient,
-    smish_slope_quotient,
 )
+from actserve_server.elementary.bits import polynomial
 
 __all__ = ["LINEAR_TAIL", "LOGISH", "MISH", "SERF", "SMISH"]
 
@@ -118,9 +119,8 @@ def _smish_slope(x: float) -> float:
     below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
     share = (left if x < 0.0 else right) / (below * below)
     value = decayed(share, magnitude, 0.0) if x < 0.0 else share
-    from_middle = x - SLOPE_MIDDLE
-    near_zero = offset(x, SMISH_ROOT_HI, SMISH_ROOT_LO) * smish_slope_quotient(from_middle)
-    return near_zero if abs(from_middle) < SLOPE_REACH else value
+    around = offset(x, SMISH_ROOT_HI, SMISH_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, SMISH_SLOPE)
+    return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else value
 
 
 SMISH = Activation(
@@ -157,9 +157,8 @@ def _logish_slope(x: float) -> float:
     turn = decay / fma(decay, fma(2.0, decay, 3.0) if x < 0.0 else 3.0 + decay, 1.0 if x < 0.0 else 2.0)
     value = fma(bounded, turn, log1p((decay if x < 0.0 else 1.0) / (1.0 + decay)))
     whole = decayed(1.0 + bounded, magnitude, 0.0) if x < LINEAR_TAIL else value
-    from_middle = x - SLOPE_MIDDLE
-    near_zero = offset(x, LOGISH_ROOT_HI, LOGISH_ROOT_LO) * logish_slope_quotient(from_middle)
-    return near_zero if abs(from_middle) < SLOPE_REACH else whole
+    around = offset(x, LOGISH_ROOT_HI, LOGISH_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, LOGISH_SLOPE)
+    return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else whole
 
 
 LOGISH = Activation(
@@ -204,9 +203,8 @@ def _serf_slope(x: float) -> float:
     density = exp_sum(LOG_TWO_OVER_SQRT_PI - inner * inner, 0.0)
     value = fma(over_sum(bounded * (decay if x < 0.0 else 1.0), 1.0, decay), density, erf(inner))
     whole = decayed(TWO_OVER_SQRT_PI * (1.0 + bounded), magnitude, 0.0) if x < LINEAR_TAIL else value
-    from_middle = x - SLOPE_MIDDLE
-    near_zero = offset(x, SERF_ROOT_HI, SERF_ROOT_LO) * serf_slope_quotient(from_middle)
-    return near_zero if abs(from_middle) < SLOPE_REACH else whole
+    around = offset(x, SERF_ROOT_HI, SERF_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, SERF_SLOPE)
+    return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else whole
 
 
 SERF = Activation(

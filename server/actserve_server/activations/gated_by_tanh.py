@@ -19,17 +19,18 @@ from actserve_server.activations.spec import Activation, Exact, Traits, kernel
 from actserve_server.elementary import (
     PHISH_MIDDLE,
     PHISH_REACH,
+    PHISH_SLOPE,
     SLOPE_MIDDLE,
     SLOPE_REACH,
+    TANH_EXP_SLOPE,
     copysign,
     decayed,
     exp_sum,
     expm1,
     fma,
     offset,
-    phish_slope_quotient,
-    tanh_exp_slope_quotient,
 )
+from actserve_server.elementary.bits import polynomial
 
 __all__ = ["LISHT", "PHISH", "TANH_EXP"]
 
@@ -65,9 +66,8 @@ def _tanh_exp_slope(x: float) -> float:
     whole = growth + 2.0
     value = fma(growth, whole, 4.0 * bounded * inner * (growth + 1.0)) / (whole * whole)
     far = decayed(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
-    from_middle = x - SLOPE_MIDDLE
-    near_zero = offset(x, TANH_EXP_ROOT_HI, TANH_EXP_ROOT_LO) * tanh_exp_slope_quotient(from_middle)
-    return near_zero if abs(from_middle) < SLOPE_REACH else far
+    around = offset(x, TANH_EXP_ROOT_HI, TANH_EXP_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, TANH_EXP_SLOPE)
+    return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else far
 
 
 TANH_EXP = Activation(
@@ -140,9 +140,8 @@ def _phish_slope(x: float) -> float:
     near = fma(growth, whole, 4.0 * min(x, TANH_END) * slope * (growth + 1.0)) / (whole * whole)
     far = decayed(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
     closed = far if x < CUBIC_TAIL else near
-    from_middle = x - PHISH_MIDDLE
-    near_zero = offset(x, PHISH_ROOT_HI, PHISH_ROOT_LO) * phish_slope_quotient(from_middle)
-    return near_zero if abs(from_middle) < PHISH_REACH else closed
+    around = offset(x, PHISH_ROOT_HI, PHISH_ROOT_LO) * polynomial(x - PHISH_MIDDLE, PHISH_SLOPE)
+    return around if abs(x - PHISH_MIDDLE) < PHISH_REACH else closed
 
 
 PHISH = Activation(

@@ -78,6 +78,7 @@ def _star_relu(x: float, s: float, b: float) -> float:
     positive = x if x > 0.0 else 0.0
     hi, lo = two_product(s, positive)
     whole = fma(hi, positive, working(b))
+    # Where that is infinite, so may the rest be, with the other sign.
     value = whole + (lo * positive if abs(whole) <= LARGEST else 0.0)
     return value if s != 0.0 else working(b)
 

@@ -204,8 +204,7 @@ class Activation:
     the wide elementary functions, as an error of 2^-40 relative to a term would be one of the result."""
     single: tuple[Literal["forward", "derivative", "vjp"], ...] = ()
     """Operations that round once at most, and as well in single precision: what they give is x, a parameter, or one sum, product or
-    square of float32 numbers. For float32 results they are computed so, in twice as many elements at a time and for the same bits; but
-    where a parameter is too small for a float32, a zero may have the other sign."""
+    square of float32 numbers. For float32 results they are computed so, in twice as many elements at a time and for the same bits."""
     indexed: bool = False
     """Whether its kernels take the element's global index (an integer) between the element and the parameters."""
     drawn_if: str = ""

@@ -35,9 +35,12 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
     sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
     silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
-    smish_slope_quotient(t), logish_…, serf_…, tanh_exp_…     f'(x)/(x - r), where t = x - SLOPE_MIDDLE and |t| <= SLOPE_REACH
-    phish_slope_quotient(t) the same with PHISH_MIDDLE and PHISH_REACH
     log_of_more(e)          log(1 + e) for 0 <= e <= 1
+
+Polynomials, as `slopes` says, of t = x - SLOPE_MIDDLE for |t| <= SLOPE_REACH:
+
+    SMISH_SLOPE, LOGISH_SLOPE, SERF_SLOPE, TANH_EXP_SLOPE      f'(x)/(x - root)
+    PHISH_SLOPE                                                the same, with PHISH_MIDDLE and PHISH_REACH
 
 For the quick kernels of records, in fewer instructions:
 
@@ -114,13 +117,7 @@ _NAMES = (
     "swish_slope",
 )
 _POWERS = ("power", "lower_power")
-_SLOPES = (
-    "smish_slope_quotient",
-    "logish_slope_quotient",
-    "serf_slope_quotient",
-    "tanh_exp_slope_quotient",
-    "phish_slope_quotient",
-)
+_SLOPES = ("SMISH_SLOPE", "LOGISH_SLOPE", "SERF_SLOPE", "TANH_EXP_SLOPE", "PHISH_SLOPE")
 _SAME: dict[str, Any] = {
     "fma": fma,
     "copysign": copysign,
@@ -133,8 +130,9 @@ _SAME: dict[str, Any] = {
 def _precision(module: Any, prefix: str, largest: float) -> dict[str, Any]:
     constants = {name: getattr(module, name) for name in ("TRIG_LIMIT", "EXP_LIMIT", "CHUNK")} | {"LARGEST": largest}
     found = {name: getattr(module, f"{prefix}_{name}") for name in _NAMES}
-    for others, names in ((powers, _POWERS), (slopes, _SLOPES)):
-        found |= {name: getattr(others, f"{prefix}_{name}") for name in names}
+    found |= {name: getattr(powers, f"{prefix}_{name}") for name in _POWERS}
+    # A slope that cancels is never computed with the narrow functions.
+    found |= {name: getattr(slopes, f"{'FAST' if prefix == 'fast' else 'WIDE'}_{name}") for name in _SLOPES}
     return _SAME | constants | found
 
 
@@ -182,11 +180,11 @@ quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
 gate_slope = wide.wide_gate_slope
 swish_slope = wide.wide_swish_slope
-smish_slope_quotient = slopes.wide_smish_slope_quotient
-logish_slope_quotient = slopes.wide_logish_slope_quotient
-serf_slope_quotient = slopes.wide_serf_slope_quotient
-tanh_exp_slope_quotient = slopes.wide_tanh_exp_slope_quotient
-phish_slope_quotient = slopes.wide_phish_slope_quotient
+SMISH_SLOPE: tuple[float, ...] = WIDE["SMISH_SLOPE"]
+LOGISH_SLOPE: tuple[float, ...] = WIDE["LOGISH_SLOPE"]
+SERF_SLOPE: tuple[float, ...] = WIDE["SERF_SLOPE"]
+TANH_EXP_SLOPE: tuple[float, ...] = WIDE["TANH_EXP_SLOPE"]
+PHISH_SLOPE: tuple[float, ...] = WIDE["PHISH_SLOPE"]
 SLOPE_MIDDLE: float = slopes.MIDDLE
 SLOPE_REACH: float = slopes.REACH
 PHISH_MIDDLE: float = slopes.PHISH_MIDDLE

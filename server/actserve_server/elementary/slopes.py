@@ -1,19 +1,16 @@
 """Derivatives of gated activations around their zeros, where the closed forms cancel: f'(x)/(x - root), as polynomials of x - middle.
 
-Up to a unit from a zero the terms of such a derivative are several times as large as their sum, and so are their errors. Each
-function here has a wide form, which is also the narrow one, as those derivatives are always computed wide, and a fast one. The
-constants are printed by `tools/fit_elementary.py` under the names they have here.
+Up to a unit from a zero the terms of such a derivative are several times as large as their sum, and so are their errors. Each table
+has a wide form, for float64 and for the exact float32, and a fast one. The constants are printed by `tools/fit_elementary.py` under
+the names they have here.
 """
 
 from __future__ import annotations
 
-from actserve_server.elementary.bits import polynomial
-from actserve_server.elementary.source import kernel
-
 MIDDLE, REACH = -1.75, 1.1875
 """They are good where |x - MIDDLE| is at most REACH: their zeros lie between -1.4 and -1."""
 PHISH_MIDDLE, PHISH_REACH = -1.5, 0.9375
-"""That of Phish, whose slope falls faster to the left."""
+"""Those of Phish, whose slope falls faster to the left."""
 
 # smish'(x)/(x - root), t = x + 1.75, on [-1.1876, 1.1876]: error 2^-52.49
 WIDE_SMISH_SLOPE = (
@@ -250,68 +247,3 @@ FAST_PHISH_SLOPE = (
     -0.00018117604486178607,
     0.00022176626953296363,
 )
-
-
-@kernel
-def wide_smish_slope_quotient(t: float) -> float:
-    return polynomial(t, WIDE_SMISH_SLOPE)
-
-
-narrow_smish_slope_quotient = wide_smish_slope_quotient
-
-
-@kernel
-def fast_smish_slope_quotient(t: float) -> float:
-    return polynomial(t, FAST_SMISH_SLOPE)
-
-
-@kernel
-def wide_logish_slope_quotient(t: float) -> float:
-    return polynomial(t, WIDE_LOGISH_SLOPE)
-
-
-narrow_logish_slope_quotient = wide_logish_slope_quotient
-
-
-@kernel
-def fast_logish_slope_quotient(t: float) -> float:
-    return polynomial(t, FAST_LOGISH_SLOPE)
-
-
-@kernel
-def wide_serf_slope_quotient(t: float) -> float:
-    return polynomial(t, WIDE_SERF_SLOPE)
-
-
-narrow_serf_slope_quotient = wide_serf_slope_quotient
-
-
-@kernel
-def fast_serf_slope_quotient(t: float) -> float:
-    return polynomial(t, FAST_SERF_SLOPE)
-
-
-@kernel
-def wide_tanh_exp_slope_quotient(t: float) -> float:
-    return polynomial(t, WIDE_TANH_EXP_SLOPE)
-
-
-narrow_tanh_exp_slope_quotient = wide_tanh_exp_slope_quotient
-
-
-@kernel
-def fast_tanh_exp_slope_quotient(t: float) -> float:
-    return polynomial(t, FAST_TANH_EXP_SLOPE)
-
-
-@kernel
-def wide_phish_slope_quotient(t: float) -> float:
-    return polynomial(t, WIDE_PHISH_SLOPE)
-
-
-narrow_phish_slope_quotient = wide_phish_slope_quotient
-
-
-@kernel
-def fast_phish_slope_quotient(t: float) -> float:
-    return polynomial(t, FAST_PHISH_SLOPE)

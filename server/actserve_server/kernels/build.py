@@ -125,7 +125,8 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
     if operation not in table:
         raise ValueError(f"{record.name} has no operation {operation!r}; it has {', '.join(table)}")
     chosen = table[operation]
-    if chosen.single and dtype == np.float32:
+    if chosen.single:
+        # Of float32; the other types have no fast form.
         accuracy = "fast"
     form = form_of(dtype, accuracy, cancels=chosen.cancels)
     return Unit(
