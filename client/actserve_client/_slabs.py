@@ -72,7 +72,7 @@ class Slabs:
         """x as it is now; None where its bytes had better be sent. Without `copy` it may be x itself."""
         array = as_array(x, "x")
         regions = self._regions()
-        if not self._is_worth(array.nbytes):
+        if not self.is_worth(array.nbytes):
             return None
         if not copy and (spot := regions.find(array, wait=wait)) is not None:
             return Placed(array, spot)
@@ -88,11 +88,8 @@ class Slabs:
         spot = regions.find(copied, wait=wait)
         return None if spot is None else Placed(copied, spot)
 
-    def may_wait(self, nbytes: int) -> bool:
-        """Whether `lasting` may find memory by waiting for it."""
-        return self._is_worth(nbytes)
-
-    def _is_worth(self, nbytes: int) -> bool:
+    def is_worth(self, nbytes: int) -> bool:
+        """Whether so many bytes had better lie in shared memory, and may."""
         return LEAST_BYTES <= nbytes <= _shared.MOST_COPIED_BYTES and self._regions().possible
 
     def _cut(self, nbytes: int, *, wait: bool) -> tuple[Array, int] | None:

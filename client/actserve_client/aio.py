@@ -7,15 +7,13 @@ import contextlib
 import functools
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
     Callable,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from types import AsyncGeneratorType, GeneratorType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -24,9 +22,10 @@ import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _iterables, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
+from actserve_client._iterables import Blocks
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
 from actserve_client._pool import Line, Pool, check_count, closed
 from actserve_client._pulling import AsyncPulling
@@ -51,7 +50,6 @@ from actserve_client.monitor import AsyncMonitor, OnAlert
 from actserve_client.options import Retry, Tls
 
 T = TypeVar("T")
-Blocks = Iterable[Any] | AsyncIterable[Any]
 
 
 class AsyncClient:
@@ -400,7 +398,7 @@ class AsyncClient:
         _session.check_iterables(blocks, "blocks", upstream, asynchronous=True)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         async with contextlib.aclosing(
-            self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
+            self._stream(_blocks.Blocks(question), _iterables.async_paired(blocks, upstream), timeout, on_summary)
         ) as results:
             async for block in results:
                 yield block
@@ -439,7 +437,7 @@ class AsyncClient:
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
-        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        given = _iterables.async_closed_with(_iterables.async_paired(arrays, upstream), arrays, upstream)
         pulling = None
         async with contextlib.AsyncExitStack() as stack:
             if not (
@@ -449,11 +447,13 @@ class AsyncClient:
                 answers = self._stream(coder, given, attempts.seconds_left(), on_summary)
             else:
                 if _tensors.all_there(arrays, upstream):
-                    batches = _each((_tensors.all_checked(arrays, upstream),))
+                    batches = _iterables.async_each((_tensors.all_checked(arrays, upstream),))
                 else:
-                    pulling = AsyncPulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    pulling = AsyncPulling(_iterables.async_each_kept(given), _tensors.cost, _tensors.room())
                     batches = (await stack.enter_async_context(contextlib.aclosing(pulling))).batches()
-                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+                answers = self._answers(
+                    coder, _iterables.async_encoded(coder, batches), attempts.seconds_left(), on_summary
+                )
             async for result in await stack.enter_async_context(contextlib.aclosing(answers)):
                 if pulling is not None:
                     pulling.done()
@@ -512,7 +512,7 @@ class AsyncClient:
         coder = _blocks.Reduction(question, answer, out=out, progress=progress, on_summary=on_summary)
 
         async def frames() -> AsyncGenerator[Frame, None]:
-            async for block in _each(x):
+            async for block in _iterables.async_each(x):
                 for frame in coder.encode(block):
                     yield frame
             for frame in coder.end():
@@ -749,7 +749,7 @@ class AsyncClient:
             if call_of.unary:
                 call = line.compute(call_of.request(assembly), timeout=attempts.seconds_left(), metadata=self._metadata)
             else:
-                requests = _each(call_of.requests(assembly))
+                requests = _iterables.async_each(call_of.requests(assembly))
                 call = line.compute_stream(requests, timeout=attempts.seconds_left(), metadata=self._metadata)
             with _ended(call):
                 async for raw in call:
@@ -836,64 +836,6 @@ def _ended(call: Any) -> Iterator[None]:
         raise _channel.error_of(error) from None
     finally:
         call.cancel()
-
-
-async def _each(items: Blocks) -> AsyncGenerator[Any, None]:
-    """The items of an iterable of either kind."""
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
-
-
-async def _paired(blocks: Blocks, upstream: Blocks | None) -> AsyncGenerator[tuple[Any, ...], None]:
-    """Each block, with its gradient where there are some."""
-    async with (
-        contextlib.aclosing(_each(blocks)) as each,
-        contextlib.aclosing(_each(() if upstream is None else upstream)) as gradients,
-    ):
-        async for block in each:
-            if upstream is None:
-                yield (block,)
-                continue
-            try:
-                gradient = await anext(gradients)
-            except StopAsyncIteration:
-                raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-            yield block, gradient
-        if await anext(gradients, None) is not None:
-            raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
-
-
-async def _closed_with(items: AsyncGenerator[T, None], *iterables: Any) -> AsyncGenerator[T, None]:
-    """The items, made of iterables; those that are generators are closed with this one."""
-    async with contextlib.AsyncExitStack() as stack:
-        for iterable in iterables:
-            if isinstance(iterable, AsyncGeneratorType):
-                await stack.enter_async_context(contextlib.aclosing(iterable))
-            elif isinstance(iterable, GeneratorType):
-                stack.enter_context(contextlib.closing(iterable))
-        async for item in await stack.enter_async_context(contextlib.aclosing(items)):
-            yield item
-
-
-async def _each_kept(given: AsyncGenerator[tuple[Any, ...], None]) -> AsyncGenerator[_tensors.Inputs, None]:
-    async with contextlib.aclosing(given):
-        async for tensor in given:
-            yield _tensors.kept(tensor)
-
-
-async def _encoded(
-    coder: _tensors.Tensors, batches: AsyncGenerator[Iterable[_tensors.Inputs], None]
-) -> AsyncGenerator[Frame, None]:
-    async with contextlib.aclosing(batches):
-        async for batch in batches:
-            for frame in coder.encode_together(batch):
-                yield frame
-    for frame in coder.end():
-        yield frame
 
 
 __all__ = ["AsyncClient"]

@@ -7,7 +7,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
-from types import GeneratorType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
 import grpc
@@ -15,7 +15,7 @@ import numpy as np
 from actserve.stats import NeuronStats
 from actserve.v1 import service_pb2
 
-from actserve_client import _blocks, _channel, _formulas, _session, _shards, _shared, _tensors, records
+from actserve_client import _blocks, _channel, _formulas, _iterables, _session, _shards, _shared, _tensors, records
 from actserve_client._attempts import Attempts, Budget
 from actserve_client._formulas import Bounds
 from actserve_client._monitoring import MAX_UNACKNOWLEDGED_BYTES, Monitoring
@@ -36,7 +36,7 @@ from actserve_client._session import (
 )
 from actserve_client._shards import Shards
 from actserve_client._standing import Standing
-from actserve_client.errors import ActserveError, InvalidRequest, LimitExceeded, ServerUnavailable
+from actserve_client.errors import ActserveError, LimitExceeded, ServerUnavailable
 from actserve_client.local import LocalServer
 from actserve_client.monitor import Monitor, OnAlert
 from actserve_client.options import Retry, Tls
@@ -475,7 +475,7 @@ class Client:
         )
         _session.check_iterables(blocks, "blocks", upstream)
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
-        return self._stream(_blocks.Blocks(question), _paired(blocks, upstream), timeout, on_summary)
+        return self._stream(_blocks.Blocks(question), _iterables.paired(blocks, upstream), timeout, on_summary)
 
     def map(
         self,
@@ -525,7 +525,7 @@ class Client:
         question = _session.map_mode(mode, name, how, jacobian=jacobian, upstream=upstream is not None)
         coder = _tensors.Tensors(question)
         attempts = self._attempts(timeout)
-        given = _closed_with(_paired(arrays, upstream), arrays, upstream)
+        given = _iterables.closed_with(_iterables.paired(arrays, upstream), arrays, upstream)
         pulling = None
         with contextlib.ExitStack() as stack:
             if not (
@@ -537,9 +537,9 @@ class Client:
                 if _tensors.all_there(arrays, upstream):
                     batches: Iterable[Iterable[_tensors.Inputs]] = (_tensors.all_checked(arrays, upstream),)
                 else:
-                    pulling = Pulling(_each_kept(given), _tensors.cost, _tensors.room())
+                    pulling = Pulling(_iterables.each_kept(given), _tensors.cost, _tensors.room())
                     batches = stack.enter_context(contextlib.closing(pulling)).batches()
-                answers = self._answers(coder, _encoded(coder, batches), attempts.seconds_left(), on_summary)
+                answers = self._answers(coder, _iterables.encoded(coder, batches), attempts.seconds_left(), on_summary)
             for result in stack.enter_context(contextlib.closing(answers)):
                 if pulling is not None:
                     pulling.done()
@@ -940,43 +940,6 @@ def _ended(call: Any) -> Iterator[None]:
         raise _channel.error_of(error) from None
     finally:
         call.cancel()
-
-
-def _paired(blocks: Iterable[Any], upstream: Iterable[Any] | None) -> Generator[tuple[Any, ...], None, None]:
-    """Each block, with its gradient where there are some."""
-    gradients = iter(upstream) if upstream is not None else None
-    for block in blocks:
-        yield (block,) if gradients is None else (block, _next_upstream(gradients))
-    if gradients is not None and next(gradients, None) is not None:
-        raise InvalidRequest("there are more blocks of upstream than of x", field="upstream")
-
-
-def _next_upstream(gradients: Iterator[Any]) -> Any:
-    try:
-        return next(gradients)
-    except StopIteration:
-        raise InvalidRequest("there are fewer blocks of upstream than of x", field="upstream") from None
-
-
-def _closed_with(items: Iterable[T], *iterables: Any) -> Generator[T, None, None]:
-    """The items, made of iterables; those that are generators are closed with this one."""
-    with contextlib.ExitStack() as stack:
-        for iterable in iterables:
-            if isinstance(iterable, GeneratorType):
-                stack.enter_context(contextlib.closing(iterable))
-        yield from items
-
-
-def _each_kept(given: Generator[tuple[Any, ...], None, None]) -> Generator[_tensors.Inputs, None, None]:
-    with contextlib.closing(given):
-        for tensor in given:
-            yield _tensors.kept(tensor)
-
-
-def _encoded(coder: _tensors.Tensors, batches: Iterable[Iterable[_tensors.Inputs]]) -> Generator[Frame, None, None]:
-    for batch in batches:
-        yield from coder.encode_together(batch)
-    yield from coder.end()
 
 
 __all__ = ["Client"]

@@ -381,7 +381,7 @@ class AsyncMonitor:
             for layer, x in batches:
                 size = size_of(x)
                 placed = slabs.lasting(x, copy=copy, wait=False)
-                if placed is None and slabs.may_wait(size):
+                if placed is None and slabs.is_worth(size):
                     placed = await asyncio.to_thread(slabs.lasting, x, copy=copy)
                 self._check()
                 await self._make_room(size, timeout)

@@ -39,9 +39,10 @@ class Watch:
     (0.25, 0)
 
     `every` takes one batch of so many of each layer. `queue` is how many batches may wait; when it is full, `observe` waits for at most
-    `wait_s` seconds (by default not at all), and then drops the batch and counts it. What waits is sent when half of the queue is full, or
-    a tenth of a second after the first of it came. All other options are those of `Client.monitor`. Nothing that goes wrong reaches the code that observes: the first error is raised by `report` and `close`,
-    and batches that come after it are dropped. Arrays are copied; what `observe` costs is the copy. May be shared by threads.
+    `wait_s` seconds (by default not at all), and then drops the batch and counts it. What waits is sent when half of the queue is
+    full, or a tenth of a second after the first of it came. All other options are those of `Client.monitor`. Nothing that goes wrong
+    reaches the code that observes: the first error is raised by `report` and `close`, and batches that come after it are dropped.
+    Arrays are copied; what `observe` costs is the copy. May be shared by threads.
     """
 
     def __init__(
