@@ -346,8 +346,9 @@ def test_as_many_gradients_as_arrays(client: Client, more: int) -> None:
     with pytest.raises(InvalidRequest, match="fewer" if more < 0 else "more"):
         take_all(client.map("relu", xs, mode="derivative", upstream=gradients), seen)
     assert len(seen) == min(50, 50 + more)
-    with pytest.raises(TypeError, match="iterable"):
+    with pytest.raises(InvalidRequest, match="iterable") as caught:
         list(client.map("relu", 5))  # type: ignore[arg-type]
+    assert caught.value.field == "arrays"
 
 
 def test_nothing_is_lost_with_a_server(client: Client, address: str) -> None:
