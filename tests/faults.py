@@ -45,6 +45,10 @@ class Breaking:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all connections, and take no other. May be called again."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -54,9 +58,9 @@ class Breaking:
             _close(end)
         for thread in self._threads:
             thread.join(10)
-        if self._at:
-            os.unlink(self._at)
-            os.unlink(self._at + shared.SUFFIX)
+        for path in (self._at, self._at + shared.SUFFIX) if self._at else ():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
 
     def _accept(self) -> None:
         while True:
