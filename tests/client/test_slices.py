@@ -27,7 +27,7 @@ from actserve_client import (
 )
 from actserve_server.app import Server
 from faults import Breaking
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.skipif(not shared.SUPPORTED, reason="sealed memfds are Linux's")
@@ -38,7 +38,8 @@ Spans = list[tuple[int, int]]
 
 MIB = 1 << 20
 SLICE = 1 << 17
-QUICK = Retry(initial_s=0.001, longest_s=0.01, reconnect_s=20)
+QUICK = Retry(attempts=10, initial_s=0.001, longest_s=0.01, reconnect_s=20)
+"""More attempts than there are cuts: a connection that breaks before an answer has begun counts as a server that was not found."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +251,7 @@ def test_of_a_limit_that_is_reached_on_the_way_the_rest_is_sent(make_unix: MakeU
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(cuts=[200] * 5, way=("gelu", {}), upstream=False, out="new")
 @given(
     cuts=st.lists(st.integers(200, 1200), min_size=1, max_size=5),
     way=st.sampled_from(WAYS),
