@@ -240,6 +240,8 @@ def tables() -> dict[str, Table]:
         tables_of_kind["EXP"] = Table(
             exp_remainder, -half_ln2, half_ln2, exp_degree, lambda r: r**2 / mp.exp(r), "q in exp(r) = 1 + r + r^2 q(r)"
         )
+        if kind == "NARROW":
+            tables_of_kind["CANCELLING_EXP"] = dataclasses.replace(tables_of_kind["EXP"], degree=exp_degree + 2)
         if kind == "FAST":
             tables_of_kind["LOG"] = Table(
                 direct_log_remainder,

@@ -197,40 +197,6 @@ def test_bits_depend_neither_on_the_address_nor_on_the_split(name: str) -> None:
     assert whole.tobytes() == pieces.tobytes()
 
 
-# What the quick kernels are not for: beyond their limit, infinite, not a number.
-UNUSUAL = st.sampled_from([0.0, -0.0, 1.5, -7.0, 300.0, -300.0, 1e30, -1e30, np.inf, -np.inf, np.nan, 1e-40])
-
-
-@settings(max_examples=30, deadline=None)
-@given(values=st.lists(UNUSUAL, min_size=1, max_size=70), name=st.sampled_from(["sigmoid", "silu", "gelu", "sin"]))
-def test_bits_do_not_depend_on_the_neighbours(values: list[float], name: str) -> None:
-    record = find(name)
-    assert isinstance(record, Activation)
-    assert record.quick is not None
-    params = tuple(float(parameter.default) for parameter in record.parameters)
-    x, g = np.array(values, F32), np.full(len(values), 0.3, F32)
-    for operation in ("forward", "derivative", "vjp"):
-        loop = compiled(record, operation, F32)
-        inputs = (x, g) if operation == "vjp" else (x,)
-        together, alone = np.empty_like(x), np.empty_like(x)
-        loop(*inputs, together, params)
-        for p in range(x.size):
-            loop(*(array[p : p + 1] for array in inputs), alone[p : p + 1], params)
-        assert together.tobytes() == alone.tobytes()
-
-
-@pytest.mark.parametrize("name", ["sigmoid", "sin"])
-def test_quick_kernels_refuse_to_overwrite_their_input(name: str) -> None:
-    record = find(name)
-    assert record is not None
-    params = tuple(float(parameter.default) for parameter in record.parameters)
-    memory = np.ones(20, F32)
-    for operation, inputs in (("forward", 1), ("derivative", 1), ("vjp", 2)):
-        with pytest.raises(ValueError, match="apart"):
-            compiled(record, operation, F32)(*[memory[:10]] * inputs, memory[5:15], params)
-        compiled(record, operation, F32)(*[memory[:10]] * inputs, memory[10:], params)
-
-
 def test_an_empty_array_has_an_empty_result() -> None:
     compiled(NEGATE, "forward", F32)(np.empty(0, F32), np.empty(0, F32), ())
 

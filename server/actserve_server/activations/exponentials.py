@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.sigmoids import within_exp_limit
+from actserve_server.activations.sigmoids import exp_reach
 from actserve_server.activations.spec import (
     Activation,
     Constraint,
@@ -58,7 +58,7 @@ EXPONENTIAL = Activation(
         Library("ggml", ("EXP",)),
     ),
     ulp=2.0,
-    quick=Quick(within_exp_limit, _quick_exponential, _quick_exponential),
+    quick=Quick(exp_reach, _quick_exponential, _quick_exponential),
 )
 
 

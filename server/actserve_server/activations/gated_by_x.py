@@ -23,6 +23,7 @@ from actserve_server.elementary import (
     quick_product,
     scaled_normal_tail,
     silu_slope_quotient,
+    sqrt,
     swish_slope,
     two_product,
     working,
@@ -146,8 +147,8 @@ def _silu_slope(x: float, beta: float) -> float:
 
 
 @kernel
-def _silu_is_usual(x: float, beta: float) -> bool:
-    return abs(working(beta) * x) <= EXP_LIMIT
+def _silu_reach(beta: float) -> float:
+    return min(EXP_LIMIT / abs(working(beta)), LARGEST)
 
 
 @kernel
@@ -190,7 +191,7 @@ SILU = Activation(
         Library("timm", ("silu", "swish")),
     ),
     tried=({"beta": 1.7}, {"beta": -0.3}, {"beta": 1e-297}, {"beta": 0.0}),
-    quick=Quick(_silu_is_usual, _short_silu, _short_silu_slope),
+    quick=Quick(_silu_reach, _short_silu, _short_silu_slope),
 )
 
 
@@ -218,8 +219,8 @@ def _quick_gelu_slope(x: float) -> float:
 
 
 @kernel
-def _quick_gelu_is_usual(x: float) -> bool:
-    return abs(1.702 * x) <= EXP_LIMIT
+def _quick_gelu_reach() -> float:
+    return EXP_LIMIT / 1.75
 
 
 @kernel
@@ -251,7 +252,7 @@ QUICK_GELU = Activation(
         Library("ggml", ("GELU_QUICK",)),
         Library("timm", ("quick_gelu",)),
     ),
-    quick=Quick(_quick_gelu_is_usual, _short_quick_gelu, _short_quick_gelu_slope),
+    quick=Quick(_quick_gelu_reach, _short_quick_gelu, _short_quick_gelu_slope),
 )
 
 
@@ -297,8 +298,8 @@ def _gelu_slope(x: float) -> float:
 
 
 @kernel
-def _gelu_is_usual(x: float) -> bool:
-    return 0.5 * (x * x) <= EXP_LIMIT
+def _gelu_reach() -> float:
+    return sqrt(2.0 * EXP_LIMIT)
 
 
 @kernel
@@ -344,7 +345,7 @@ GELU = Activation(
         Library("ggml", ("GELU_ERF",)),
         Library("timm", ("gelu",)),
     ),
-    quick=Quick(_gelu_is_usual, _short_gelu, _short_gelu_slope),
+    quick=Quick(_gelu_reach, _short_gelu, _short_gelu_slope),
 )
 
 
@@ -388,10 +389,10 @@ def _gelu_tanh_slope(x: float) -> float:
     return gelu_tanh_slope_times(x, 1.0)
 
 
+# There 2u is 313 of 350, and in single precision 49 of 87.
 @kernel
-def _gelu_tanh_is_usual(x: float) -> bool:
-    hi, _, _ = _twice_u(x)
-    return abs(hi) <= EXP_LIMIT
+def _gelu_tanh_reach() -> float:
+    return 0.85 * sqrt(EXP_LIMIT)
 
 
 @kernel
@@ -429,7 +430,7 @@ GELU_TANH = Activation(
         Library("ggml", ("GELU",)),
         Library("timm", ("gelu_tanh",)),
     ),
-    quick=Quick(_gelu_tanh_is_usual, _short_gelu_tanh, _short_gelu_tanh_slope),
+    quick=Quick(_gelu_tanh_reach, _short_gelu_tanh, _short_gelu_tanh_slope),
 )
 
 

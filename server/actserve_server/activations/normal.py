@@ -16,6 +16,7 @@ from actserve_server.elementary import (
     quotient,
     scaled_exp,
     scaled_normal_tail,
+    sqrt,
     working,
 )
 
@@ -37,8 +38,8 @@ def _gaussian(x: float) -> float:
 
 
 @kernel
-def _square_is_usual(x: float) -> bool:
-    return x * x <= EXP_LIMIT
+def _reach_of_square() -> float:
+    return sqrt(EXP_LIMIT)
 
 
 @kernel
@@ -75,7 +76,7 @@ GAUSSIAN = Activation(
     advice="For networks of coordinates, as in neural fields, and for radial basis functions.",
     aliases=("radial_basis",),
     ulp=2.0,
-    quick=Quick(_square_is_usual, _exp_of_square, _quick_gaussian_slope),
+    quick=Quick(_reach_of_square, _exp_of_square, _quick_gaussian_slope),
 )
 
 
@@ -170,5 +171,5 @@ ERF = Activation(
         Library("tensorflow", ("erf",)),
         Library("onnx", ("Erf",)),
     ),
-    quick=Quick(_square_is_usual, None, _quick_erf_slope),
+    quick=Quick(_reach_of_square, None, _quick_erf_slope),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from actserve_server.activations.spec import Activation, Library, Quick, Traits, kernel
 from actserve_server.elementary import EXP_LIMIT, decay_sum, fma, over_sum, quick_exp, scaled_exp, tanh_alone
 
-__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum", "within_exp_limit"]
+__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum", "exp_reach"]
 
 
 @kernel
@@ -39,8 +39,8 @@ def _quick_sigmoid_slope(x: float) -> float:
 
 
 @kernel
-def within_exp_limit(x: float) -> bool:
-    return abs(x) <= EXP_LIMIT
+def exp_reach() -> float:
+    return EXP_LIMIT
 
 
 SIGMOID = Activation(
@@ -75,7 +75,7 @@ SIGMOID = Activation(
         Library("timm", ("sigmoid",)),
     ),
     ulp=2.0,
-    quick=Quick(within_exp_limit, _quick_sigmoid, _quick_sigmoid_slope),
+    quick=Quick(exp_reach, _quick_sigmoid, _quick_sigmoid_slope),
 )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.sigmoids import sigmoid_of_sum, within_exp_limit
+from actserve_server.activations.sigmoids import exp_reach, sigmoid_of_sum
 from actserve_server.activations.spec import Activation, Library, Parameter, Quick, Traits, kernel
 from actserve_server.elementary import (
     EXP_LIMIT,
@@ -54,8 +54,8 @@ def _softplus_slope(x: float, beta: float, threshold: float) -> float:
 
 
 @kernel
-def _softplus_is_usual(x: float, beta: float, threshold: float) -> bool:
-    return (abs(working(beta) * x) <= EXP_LIMIT) & (abs(working(1.0 / beta)) <= LARGEST)
+def _softplus_reach(beta: float, threshold: float) -> float:
+    return min(EXP_LIMIT / abs(working(beta)), LARGEST) if abs(working(1.0 / beta)) <= LARGEST else 0.0
 
 
 @kernel
@@ -118,7 +118,7 @@ SOFTPLUS = Activation(
         {"beta": 3.1, "threshold": 20.0},
     ),
     ulp=2.0,
-    quick=Quick(_softplus_is_usual, _quick_softplus, _quick_softplus_slope),
+    quick=Quick(_softplus_reach, _quick_softplus, _quick_softplus_slope),
 )
 
 
@@ -163,7 +163,7 @@ LOG_SIGMOID = Activation(
         Library("tensorflow", ("log_sigmoid",)),
     ),
     ulp=2.0,
-    quick=Quick(within_exp_limit, _quick_log_sigmoid, _quick_log_sigmoid_slope),
+    quick=Quick(exp_reach, _quick_log_sigmoid, _quick_log_sigmoid_slope),
 )
 
 

@@ -154,13 +154,13 @@ class Traits:
 class Quick:
     """Shorter kernels, which need not look after infinities, NaN, underflow and overflow.
 
-    The loop takes them for every element where `usual` says so, and the record's own kernels for the others: by the element
+    The loop takes them for every element within `reach`, and the record's own kernels for the others: by the element
     alone, so that bits do not depend on its neighbours.
     """
 
-    usual: Kernel
-    """Says (x, *parameters) whether the quick kernels are right there, within the bounds that hold for the record's own. It
-    is false for NaN and infinities."""
+    reach: Kernel
+    """Of (*parameters): the quick kernels are right for |x| up to it, within the bounds that hold for the record's own. A finite
+    number; where it is not above zero, they are for no element."""
     forward: Kernel | None
     derivative: Kernel | None
     """None where there is none shorter."""

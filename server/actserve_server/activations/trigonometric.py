@@ -20,6 +20,7 @@ from actserve_server.activations.spec import (
     kernel,
 )
 from actserve_server.elementary import (
+    LARGEST,
     TRIG_LIMIT,
     atan,
     copysign,
@@ -50,8 +51,8 @@ def _angle(x: float, factor: float) -> tuple[float, float]:
 
 # Half the limit, as a slope may ask for the sine of twice the angle.
 @kernel
-def _is_small(x: float, factor: float) -> bool:
-    return abs(working(factor) * x) <= 0.5 * TRIG_LIMIT
+def _reach(factor: float) -> float:
+    return min(0.5 * TRIG_LIMIT / abs(working(factor)), LARGEST)
 
 
 # In float64 also where numbers are float32: of a huge product their hi and lo would lack whole turns.
@@ -116,7 +117,7 @@ SIN = Activation(
         Library("ggml", ("SIN",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    quick=Quick(_is_small, _sin, _sin_slope),
+    quick=Quick(_reach, _sin, _sin_slope),
 )
 
 
@@ -157,7 +158,7 @@ COS = Activation(
         Library("ggml", ("COS",)),
     ),
     tried=({"omega": 0.3}, {"omega": -0.77}, {"omega": 1e-3}, {"omega": 0.0}),
-    quick=Quick(_is_small, _cos, _cos_slope),
+    quick=Quick(_reach, _cos, _cos_slope),
 )
 
 
@@ -193,8 +194,8 @@ def _cosine_of_any(x: float, factor: float) -> float:
 
 
 @kernel
-def _snake_beta_is_small(x: float, alpha: float, beta: float) -> bool:
-    return _is_small(x, alpha)
+def _snake_beta_reach(alpha: float, beta: float) -> float:
+    return _reach(alpha)
 
 
 @kernel
@@ -313,7 +314,7 @@ SNAKE_BETA = Activation(
         {"alpha": 0.0, "beta": 2.0},
     ),
     cancels=("derivative",),
-    quick=Quick(_snake_beta_is_small, _snake_beta, _snake_beta_slope),
+    quick=Quick(_snake_beta_reach, _snake_beta, _snake_beta_slope),
 )
 
 
@@ -375,7 +376,7 @@ SNAKE = Activation(
         ParameterGradient("alpha", "x * sin(2 * alpha * x) / alpha - (sin(alpha * x) / alpha)**2", _snake_gradient),
     ),
     tried=({"alpha": 0.3}, {"alpha": -0.77}, {"alpha": 1e-6}),
-    quick=Quick(_is_small, _snake, _snake_slope),
+    quick=Quick(_reach, _snake, _snake_slope),
 )
 
 
@@ -390,8 +391,8 @@ def _gcu_slope(x: float) -> float:
 
 
 @kernel
-def _gcu_is_small(x: float) -> bool:
-    return abs(x) <= TRIG_LIMIT
+def _gcu_reach() -> float:
+    return TRIG_LIMIT
 
 
 @kernel
@@ -418,7 +419,7 @@ GCU = Activation(
     limits=(math.nan, math.nan, math.nan, math.nan),
     advice="For small convolutional networks, where one oscillating neuron can do what takes several others.",
     cancels=("derivative",),
-    quick=Quick(_gcu_is_small, _gcu, _gcu_slope),
+    quick=Quick(_gcu_reach, _gcu, _gcu_slope),
 )
 
 

@@ -109,10 +109,10 @@ class _Source:
         function = record.derivative if order else record.forward
         return self.called(f"{record.name}_{order}", function, parameters, argument)
 
-    def called(self, name: str, function: Kernel, parameters: tuple[float | str, ...], argument: str) -> str:
+    def called(self, name: str, function: Kernel, parameters: tuple[float | str, ...], *arguments: str) -> str:
         """A call of an activation's kernel."""
         given = [self._arguments[p] if isinstance(p, str) else self._constant(p) for p in parameters]
-        return f"{self._function(name, function)}({', '.join([argument, *given])})"
+        return f"{self._function(name, function)}({', '.join([*arguments, *given])})"
 
     def add(self, node: Node, args: list[str]) -> str:
         """Another line; returns its name."""
@@ -162,14 +162,14 @@ def quick_of(node: Node, parameters: Sequence[str]) -> Quick | None:
     if quick is None:
         return None
 
-    def passed_on(function: Kernel) -> Kernel:
+    def passed_on(function: Kernel, *of: str) -> Kernel:
         source = _Source(parameters)
-        arguments = ", ".join(["x", *(f"p{index}" for index in range(len(parameters)))])
-        text = f"def kernel({arguments}):\n    return {source.called('inner', function, given, 'x')}\n"
+        arguments = ", ".join([*of, *(f"p{index}" for index in range(len(parameters)))])
+        text = f"def kernel({arguments}):\n    return {source.called('inner', function, given, *of)}\n"
         return _function(text, source.names, function.__name__)
 
     return Quick(
-        passed_on(quick.usual),
-        None if quick.forward is None else passed_on(quick.forward),
-        None if quick.derivative is None else passed_on(quick.derivative),
+        passed_on(quick.reach),
+        None if quick.forward is None else passed_on(quick.forward, "x"),
+        None if quick.derivative is None else passed_on(quick.derivative, "x"),
     )

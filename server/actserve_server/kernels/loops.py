@@ -22,13 +22,16 @@ from actserve_server.activations.spec import (
     ResizingActivation,
 )
 from actserve_server.kernels.forms import Form, overlap
+from actserve_server.kernels.reach import beyond, limit_of
 
 __all__ = ["Operation", "operations"]
 
 Function = Callable[..., Any]
 
-_QUICK_BLOCK = 64
-"""Short, as of normally distributed numbers some are beyond a limit here and there, and all of their block is looked at again."""
+_QUICK_BLOCK = 2048
+"""So many elements are looked at before they are computed: they are still in the first cache then."""
+_MENDED = 64
+"""Short, as of normally distributed numbers some are beyond a limit here and there, and all of their piece is looked at again."""
 
 
 # ---- each element by itself ------------------------------------------------------------------------------------------
@@ -61,37 +64,41 @@ def _elements_vjp(form: Form, kernel: Function) -> Function:
 
 
 # Where a record has quick kernels, all elements go by them first, and then those that they are not for by the record's own: an
-# element's bits depend on it alone. The first loop is not cut into blocks, as the compiler then keeps its constants at hand.
+# element's bits depend on it alone. Whether there are any is asked in a loop of its own, as the other needs all registers. Places
+# are unsigned: others might be counted from the end, and no loop would be vectorized.
 
 
-def _elements_quick(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
+def _elements_quick(form: Form, quick: Function, reach: Function, kernel: Function) -> Function:
     load, store, write = form.load, form.store, form.write
 
     def elements_quick(x, out, params):  # type: ignore[no-untyped-def]
         if x.size != out.size or overlap(x, out):
             raise ValueError("out must have as many elements as x, and be apart from it")
-        all_usual = True
-        for p in range(out.size):
-            v = load(x[p])
-            all_usual &= usual(v, *params)
-            out[p], _ = write(quick(v, *params))
-        # By unsigned places: others might be counted from the end, and the loop would not be vectorized.
-        if not all_usual:
-            for block in range(0, out.size, _QUICK_BLOCK):
-                begin, end = np.uint64(block), np.uint64(min(block + _QUICK_BLOCK, out.size))
-                all_usual = True
-                for p in range(begin, end):
-                    all_usual &= usual(load(x[p]), *params)
-                if not all_usual:
-                    for p in range(begin, end):
-                        v = load(x[p])
-                        if not usual(v, *params):
-                            out[p] = store(v, kernel(v, *params))
+        limit = limit_of(x, reach(*params))
+        for block in range(0, out.size, _QUICK_BLOCK):
+            stop = min(block + _QUICK_BLOCK, out.size)
+            begin, end = np.uint64(block), np.uint64(stop)
+            seen = limit
+            for p in range(begin, end):
+                seen = beyond(seen, limit, x[p])
+            for p in range(begin, end):
+                out[p], _ = write(quick(load(x[p]), *params))
+            if seen < 0:
+                for piece in range(block, stop, _MENDED):
+                    first, last = np.uint64(piece), np.uint64(min(piece + _MENDED, stop))
+                    seen = limit
+                    for p in range(first, last):
+                        seen = beyond(seen, limit, x[p])
+                    if seen < 0:
+                        for p in range(first, last):
+                            if beyond(limit, limit, x[p]) < 0:
+                                v = load(x[p])
+                                out[p] = store(v, kernel(v, *params))
 
     return elements_quick
 
 
-def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Function) -> Function:
+def _elements_quick_vjp(form: Form, quick: Function, reach: Function, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def elements_quick_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
@@ -99,23 +106,27 @@ def _elements_quick_vjp(form: Form, quick: Function, usual: Function, kernel: Fu
             raise ValueError(
                 "out and the upstream gradient must have as many elements as x, and out be apart from both"
             )
-        all_usual = True
-        for p in range(out.size):
-            v = load(x[p])
-            all_usual &= usual(v, *params)
-            y = quick(v, *params) * load(g[p])
-            out[p] = store(y, y)
-        if not all_usual:
-            for block in range(0, out.size, _QUICK_BLOCK):
-                begin, end = np.uint64(block), np.uint64(min(block + _QUICK_BLOCK, out.size))
-                all_usual = True
-                for p in range(begin, end):
-                    all_usual &= usual(load(x[p]), *params)
-                if not all_usual:
-                    for p in range(begin, end):
-                        v = load(x[p])
-                        if not usual(v, *params):
-                            out[p] = store(v, kernel(v, *params) * load(g[p]))
+        limit = limit_of(x, reach(*params))
+        for block in range(0, out.size, _QUICK_BLOCK):
+            stop = min(block + _QUICK_BLOCK, out.size)
+            begin, end = np.uint64(block), np.uint64(stop)
+            seen = limit
+            for p in range(begin, end):
+                seen = beyond(seen, limit, x[p])
+            for p in range(begin, end):
+                y = quick(load(x[p]), *params) * load(g[p])
+                out[p] = store(y, y)
+            if seen < 0:
+                for piece in range(block, stop, _MENDED):
+                    first, last = np.uint64(piece), np.uint64(min(piece + _MENDED, stop))
+                    seen = limit
+                    for p in range(first, last):
+                        seen = beyond(seen, limit, x[p])
+                    if seen < 0:
+                        for p in range(first, last):
+                            if beyond(limit, limit, x[p]) < 0:
+                                v = load(x[p])
+                                out[p] = store(v, kernel(v, *params) * load(g[p]))
 
     return elements_quick_vjp
 
@@ -726,7 +737,7 @@ def _elementwise(record: Activation) -> dict[str, Operation]:
         if record.indexed:
             plain, vjp, position = _elements_indexed, _elements_indexed_vjp, ("index",)
         elif quick is not None and shorter is not None:
-            plain, vjp, kernels = _elements_quick, _elements_quick_vjp, (shorter, quick.usual, kernel)
+            plain, vjp, kernels = _elements_quick, _elements_quick_vjp, (shorter, quick.reach, kernel)
         table[name] = Operation(
             plain, kernels, ("input", *position, "output", "params"), cancels, name in record.single
         )
