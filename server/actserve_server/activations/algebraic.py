@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, copysign, fma, sqrt, two_product, working
+from actserve_server.activations.spec import Activation, Library, Parameter, Quick, Traits, kernel
+from actserve_server.elementary import LARGEST, copysign, fma, quick_product, sqrt, two_product, working
 
 __all__ = ["BENT_IDENTITY", "ISRLU", "ISRU", "SOFTSIGN", "SQUAREPLUS"]
 
@@ -92,6 +92,28 @@ def _squareplus_slope(x: float, b: float) -> float:
     return 0.5 * numerator / denominator
 
 
+# Where no square overflows, and b is not lost beside one that underflows, the formula needs no quotient.
+@kernel
+def _squareplus_reach(b: float) -> float:
+    size = working(b)
+    return 0.25 * sqrt(LARGEST) if (size >= SMALL) & (size <= CAP) else 0.0
+
+
+@kernel
+def _quick_squareplus(x: float, b: float) -> float:
+    magnitude = abs(x)
+    whole = magnitude + sqrt(fma(magnitude, magnitude, working(b)))
+    return 0.5 * (whole if x > 0.0 else working(b) / whole)
+
+
+@kernel
+def _quick_squareplus_slope(x: float, b: float) -> float:
+    magnitude = abs(x)
+    root = sqrt(fma(magnitude, magnitude, working(b)))
+    whole = magnitude + root
+    return 0.5 * (whole if x > 0.0 else working(b)) / (root if x > 0.0 else root * whole)
+
+
 SQUAREPLUS = Activation(
     name="squareplus",
     summary="A softplus without exponentials: ReLU, its corner rounded by a hyperbola.",
@@ -112,6 +134,7 @@ SQUAREPLUS = Activation(
         Library("keras", ("squareplus",)),
     ),
     tried=({"b": 0.0}, {"b": 1e-6}, {"b": 0.3}, {"b": 1e30}, {"b": 1e-60}, {"b": 1e300}),
+    quick=Quick(_squareplus_reach, _quick_squareplus, _quick_squareplus_slope),
 )
 
 
@@ -135,6 +158,19 @@ def _inverse_root_slope(x: float, alpha: float) -> float:
     whole = fma(hi, magnitude, 1.0)
     v = whole + lo * magnitude if whole <= LARGEST else whole
     return SMALL / (v * (SMALL * sqrt(v)))
+
+
+# Up to there v sqrt(v) is far from overflow.
+@kernel
+def _inverse_root_reach(alpha: float) -> float:
+    return min(0.5 * sqrt(sqrt(LARGEST)) / working(sqrt(alpha)), LARGEST)
+
+
+@kernel
+def _quick_inverse_root_slope(x: float, alpha: float) -> float:
+    hi, lo = quick_product(alpha, x)
+    v = fma(hi, x, 1.0) + lo * x
+    return 1.0 / (v * sqrt(v))
 
 
 @kernel
@@ -162,7 +198,14 @@ ISRU = Activation(
     advice="In place of tanh in recurrent cells, where a root is cheaper than an exponential.",
     parameters=(Parameter(name="alpha", meaning="The ends lie at 1/sqrt(alpha).", default=1.0, low=0.0),),
     tried=({"alpha": 0.3}, {"alpha": 7.7}, {"alpha": 1e-30}, {"alpha": 1e30}),
+    quick=Quick(_inverse_root_reach, None, _quick_inverse_root_slope),
 )
+
+
+@kernel
+def _quick_isrlu_slope(x: float, alpha: float) -> float:
+    left = _quick_inverse_root_slope(x, alpha)
+    return 1.0 if x > 0.0 else left
 
 
 @kernel
@@ -192,6 +235,7 @@ ISRLU = Activation(
     advice="In place of ELU, where a root is cheaper than an exponential; it has a continuous second derivative too.",
     parameters=(Parameter(name="alpha", meaning="The floor lies at -1/sqrt(alpha).", default=1.0, low=0.0),),
     tried=({"alpha": 0.3}, {"alpha": 7.7}, {"alpha": 1e-30}, {"alpha": 1e30}),
+    quick=Quick(_inverse_root_reach, None, _quick_isrlu_slope),
 )
 
 

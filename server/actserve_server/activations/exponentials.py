@@ -15,7 +15,17 @@ from actserve_server.activations.spec import (
     Traits,
     kernel,
 )
-from actserve_server.elementary import decay_sum, exp, expm1, quick_exp, quotient, scaled_exp, working
+from actserve_server.elementary import (
+    EXP_LIMIT,
+    LARGEST,
+    decay_sum,
+    exp,
+    expm1,
+    quick_exp,
+    quotient,
+    scaled_exp,
+    working,
+)
 
 __all__ = ["CELU", "ELU", "EXPONENTIAL", "PELU", "SELU"]
 
@@ -73,6 +83,16 @@ def _elu_slope(x: float, alpha: float) -> float:
     return 1.0 if x > 0.0 else scaled_exp(working(alpha), min(x, 0.0), 0.0)
 
 
+@kernel
+def _elu_reach(alpha: float) -> float:
+    return EXP_LIMIT
+
+
+@kernel
+def _quick_elu_slope(x: float, alpha: float) -> float:
+    return 1.0 if x > 0.0 else working(alpha) * quick_exp(min(x, 0.0), 0.0)
+
+
 ELU = Activation(
     name="elu",
     summary="The identity above zero; below it, an exponential that levels off at -alpha.",
@@ -100,6 +120,7 @@ ELU = Activation(
     ),
     tried=({"alpha": 0.3}, {"alpha": -2.0}, {"alpha": 0.0}, {"alpha": 1e10}, {"alpha": 1e30}),
     ulp=2.0,
+    quick=Quick(_elu_reach, None, _quick_elu_slope),
 )
 
 
@@ -113,6 +134,17 @@ def _celu(x: float, alpha: float) -> float:
 def _celu_slope(x: float, alpha: float) -> float:
     hi, lo = quotient(min(x, 0.0), alpha)
     return 1.0 if x >= 0.0 else decay_sum(hi, lo)
+
+
+@kernel
+def _celu_reach(alpha: float) -> float:
+    return min(EXP_LIMIT * working(alpha), LARGEST)
+
+
+@kernel
+def _quick_celu_slope(x: float, alpha: float) -> float:
+    hi, lo = quotient(min(x, 0.0), alpha)
+    return 1.0 if x >= 0.0 else quick_exp(hi, lo)
 
 
 CELU = Activation(
@@ -140,6 +172,7 @@ CELU = Activation(
     ),
     tried=({"alpha": 0.3}, {"alpha": 7.0}, {"alpha": 1e-30}, {"alpha": 1e30}),
     ulp=2.0,
+    quick=Quick(_celu_reach, None, _quick_celu_slope),
 )
 
 
@@ -152,6 +185,16 @@ def _selu(x: float, alpha: float, gamma: float) -> float:
 @kernel
 def _selu_slope(x: float, alpha: float, gamma: float) -> float:
     return working(gamma) if x > 0.0 else scaled_exp(working(gamma * alpha), min(x, 0.0), 0.0)
+
+
+@kernel
+def _selu_reach(alpha: float, gamma: float) -> float:
+    return EXP_LIMIT
+
+
+@kernel
+def _quick_selu_slope(x: float, alpha: float, gamma: float) -> float:
+    return working(gamma) if x > 0.0 else working(gamma * alpha) * quick_exp(min(x, 0.0), 0.0)
 
 
 SELU = Activation(
@@ -190,6 +233,7 @@ SELU = Activation(
         {"alpha": 1e-200, "gamma": 1e-200},
     ),
     ulp=2.0,
+    quick=Quick(_selu_reach, None, _quick_selu_slope),
 )
 
 

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import math
 
-from actserve_server.activations.sigmoids import sech_squared
-from actserve_server.activations.spec import Activation, Library, Parameter, Traits, kernel
-from actserve_server.elementary import copysign, decay_sum, fma, quotient, scaled_exp, tanh, two_product, working
+from actserve_server.activations.sigmoids import quick_sech_squared, sech_squared
+from actserve_server.activations.spec import Activation, Library, Parameter, Quick, Traits, kernel
+from actserve_server.elementary import (
+    EXP_LIMIT,
+    LARGEST,
+    copysign,
+    decay_sum,
+    fma,
+    quick_product,
+    quotient,
+    scaled_exp,
+    tanh,
+    two_product,
+    working,
+)
 from actserve_server.elementary.bits import polynomial
 
 __all__ = ["SCALED_TANH", "SOFTCAP", "TANH_SHRINK"]
@@ -33,6 +45,17 @@ def _scaled_tanh_slope(x: float, alpha: float, beta: float) -> float:
     return scaled_exp(working(4.0 * alpha * beta) / fma(decay, 2.0 + decay, 1.0), magnitude, rest)
 
 
+@kernel
+def _scaled_tanh_reach(alpha: float, beta: float) -> float:
+    return min(0.5 * EXP_LIMIT / abs(working(beta)), LARGEST)
+
+
+@kernel
+def _quick_scaled_tanh_slope(x: float, alpha: float, beta: float) -> float:
+    hi, lo = quick_product(beta, x)
+    return working(alpha * beta) * quick_sech_squared(hi, lo)
+
+
 SCALED_TANH = Activation(
     name="scaled_tanh",
     summary="A tanh stretched so that f(1) = 1 and f(-1) = -1, where it bends most.",
@@ -56,6 +79,7 @@ SCALED_TANH = Activation(
         {"alpha": 1e100, "beta": 1e-100},
         {"alpha": 1e-30, "beta": 1e30},
     ),
+    quick=Quick(_scaled_tanh_reach, None, _quick_scaled_tanh_slope),
 )
 
 
@@ -69,6 +93,17 @@ def _softcap(x: float, cap: float) -> float:
 def _softcap_slope(x: float, cap: float) -> float:
     hi, lo = quotient(x, cap)
     return sech_squared(hi, lo)
+
+
+@kernel
+def _softcap_reach(cap: float) -> float:
+    return min(0.5 * EXP_LIMIT * working(cap), LARGEST)
+
+
+@kernel
+def _quick_softcap_slope(x: float, cap: float) -> float:
+    hi, lo = quotient(x, cap)
+    return quick_sech_squared(hi, lo)
 
 
 SOFTCAP = Activation(
@@ -87,6 +122,7 @@ SOFTCAP = Activation(
     parameters=(Parameter(name="cap", meaning="What the result stays below.", default=30.0, low=0.0),),
     aliases=("logit_softcap", "logit_softcapping"),
     tried=({"cap": 50.0}, {"cap": 0.7}, {"cap": 1e-30}, {"cap": 1e30}),
+    quick=Quick(_softcap_reach, None, _quick_softcap_slope),
 )
 
 # p in tanh(x) = x - x z p(z), z = x^2, on [0.0, 1.0]: error 2^-53.08. Printed by

@@ -102,6 +102,23 @@ def _tanh_slope(x: float) -> float:
     return grown / fma(decay, 2.0 + decay, 1.0)
 
 
+@kernel
+def half_exp_reach() -> float:
+    return 0.5 * EXP_LIMIT
+
+
+@kernel
+def quick_sech_squared(hi: float, lo: float) -> float:
+    """The same for |hi| <= EXP_LIMIT/2."""
+    decay = quick_exp(-2.0 * abs(hi), -2.0 * (lo if hi > 0.0 else -lo))
+    return 4.0 * decay / fma(decay, 2.0 + decay, 1.0)
+
+
+@kernel
+def _quick_tanh_slope(x: float) -> float:
+    return quick_sech_squared(x, 0.0)
+
+
 TANH = Activation(
     name="tanh",
     summary="From -1 to 1 along an S: the hyperbolic tangent.",
@@ -133,4 +150,5 @@ TANH = Activation(
         Library("timm", ("tanh",)),
     ),
     ulp=2.0,
+    quick=Quick(half_exp_reach, None, _quick_tanh_slope),
 )

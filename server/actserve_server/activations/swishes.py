@@ -11,8 +11,21 @@ from actserve_server.activations.gated_by_x import (
     swish_slope_of_sum,
     swish_slope_times,
 )
-from actserve_server.activations.spec import Activation, Parameter, Traits, kernel
-from actserve_server.elementary import LARGEST, exp_sum, fma, scaled_exp, two_product, working
+from actserve_server.activations.sigmoids import exp_reach
+from actserve_server.activations.spec import Activation, Parameter, Quick, Traits, kernel
+from actserve_server.elementary import (
+    EXP_LIMIT,
+    LARGEST,
+    exp_sum,
+    fma,
+    gate_slope,
+    quick_exp,
+    quick_product,
+    scaled_exp,
+    swish_slope,
+    two_product,
+    working,
+)
 
 __all__ = ["ACON_C", "APTX", "E_SWISH", "FLATTEN_T_SWISH"]
 
@@ -26,6 +39,21 @@ def _e_swish(x: float, beta: float) -> float:
 @kernel
 def _e_swish_slope(x: float, beta: float) -> float:
     return swish_slope_of_sum(working(beta), x, 0.0)
+
+
+@kernel
+def _e_swish_reach(beta: float) -> float:
+    return exp_reach()
+
+
+@kernel
+def _quick_e_swish(x: float, beta: float) -> float:
+    return working(beta) * x / (1.0 + quick_exp(-x, 0.0))
+
+
+@kernel
+def _quick_e_swish_slope(x: float, beta: float) -> float:
+    return working(beta) * swish_slope(x, 0.0)
 
 
 E_SWISH = Activation(
@@ -42,6 +70,7 @@ E_SWISH = Activation(
     advice="For shallow networks, with beta between 1 and 2; in very deep ones the gain builds up.",
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
     tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
+    quick=Quick(_e_swish_reach, _quick_e_swish, _quick_e_swish_slope),
 )
 
 
@@ -54,6 +83,23 @@ def _flatten_t_swish(x: float, threshold: float) -> float:
 def _flatten_t_swish_slope(x: float, threshold: float) -> float:
     bounded = min(max(x, 0.0), SIGMOID_END)
     return swish_slope_times(1.0, bounded, 0.0, bounded, 0.0) if x > 0.0 else 0.0
+
+
+@kernel
+def _flatten_t_swish_reach(threshold: float) -> float:
+    return exp_reach()
+
+
+@kernel
+def _quick_flatten_t_swish(x: float, threshold: float) -> float:
+    bounded = max(x, 0.0)
+    return bounded / (1.0 + quick_exp(-bounded, 0.0)) + working(threshold)
+
+
+@kernel
+def _quick_flatten_t_swish_slope(x: float, threshold: float) -> float:
+    bounded = max(x, 0.0)
+    return gate_slope(bounded, bounded, 0.0) if x > 0.0 else 0.0
 
 
 FLATTEN_T_SWISH = Activation(
@@ -83,6 +129,7 @@ FLATTEN_T_SWISH = Activation(
     aliases=("fts",),
     tried=({"threshold": 0.0}, {"threshold": -1.0}),
     cancels=("forward",),
+    quick=Quick(_flatten_t_swish_reach, _quick_flatten_t_swish, _quick_flatten_t_swish_slope),
 )
 
 
@@ -114,14 +161,38 @@ def _two_lines_slope(right: float, left: float, hi: float, lo: float) -> float:
     return fma(near, fma(decay, 1.0 + growth, 1.0) * inverse, faded)
 
 
+@kernel
+def _quick_two_lines(x: float, right: float, left: float, hi: float, lo: float) -> float:
+    """The same for |hi| <= EXP_LIMIT."""
+    near = right if hi >= 0.0 else left
+    far = left if hi >= 0.0 else right
+    decay = quick_exp(-abs(hi), -lo if hi > 0.0 else lo)
+    return x * (fma(far, decay, near) / (1.0 + decay))
+
+
+@kernel
+def _quick_two_lines_slope(right: float, left: float, hi: float, lo: float) -> float:
+    near = right if hi >= 0.0 else left
+    far = left if hi >= 0.0 else right
+    growth = abs(hi)
+    decay = quick_exp(-growth, -lo if hi > 0.0 else lo)
+    fading = far * decay * ((1.0 - growth) + decay)
+    return fma(near, fma(decay, 1.0 + growth, 1.0), fading) / ((1.0 + decay) * (1.0 + decay))
+
+
 # beta (p1 - p2) x as hi + lo. What depends on parameters alone is float64 in every precision, and is computed once.
 @kernel
-def _acon_argument(x: float, p1: float, p2: float, beta: float) -> tuple[float, float]:
+def _acon_gain(p1: float, p2: float, beta: float) -> tuple[float, float]:
     difference = p1 - p2
     part = difference - p1
     difference_rest = (p1 - (difference - part)) - (p2 + part)
-    slope = beta * difference
-    slope_rest = fma(beta, difference, -slope) + beta * difference_rest
+    gain = beta * difference
+    return gain, fma(beta, difference, -gain) + beta * difference_rest
+
+
+@kernel
+def _acon_argument(x: float, p1: float, p2: float, beta: float) -> tuple[float, float]:
+    slope, slope_rest = _acon_gain(p1, p2, beta)
     hi, lo = two_product(slope, x)
     return hi, (lo + working(slope_rest) * x if abs(hi) < SIGMOID_END else 0.0)
 
@@ -136,6 +207,31 @@ def _acon_c(x: float, p1: float, p2: float, beta: float) -> float:
 def _acon_c_slope(x: float, p1: float, p2: float, beta: float) -> float:
     hi, lo = _acon_argument(min(max(x, -LARGEST), LARGEST), p1, p2, beta)
     return _two_lines_slope(working(p1), working(p2), hi, lo)
+
+
+@kernel
+def _acon_c_reach(p1: float, p2: float, beta: float) -> float:
+    gain, _ = _acon_gain(p1, p2, beta)
+    return min(EXP_LIMIT / abs(working(gain)), LARGEST)
+
+
+@kernel
+def _quick_acon_argument(x: float, p1: float, p2: float, beta: float) -> tuple[float, float]:
+    gain, gain_rest = _acon_gain(p1, p2, beta)
+    hi, lo = quick_product(gain, x)
+    return hi, lo + working(gain_rest) * x
+
+
+@kernel
+def _quick_acon_c(x: float, p1: float, p2: float, beta: float) -> float:
+    hi, lo = _quick_acon_argument(x, p1, p2, beta)
+    return _quick_two_lines(x, working(p1), working(p2), hi, lo)
+
+
+@kernel
+def _quick_acon_c_slope(x: float, p1: float, p2: float, beta: float) -> float:
+    hi, lo = _quick_acon_argument(x, p1, p2, beta)
+    return _quick_two_lines_slope(working(p1), working(p2), hi, lo)
 
 
 ACON_C = Activation(
@@ -164,6 +260,7 @@ ACON_C = Activation(
         {"p1": 1e-3, "p2": 0.0, "beta": 1e3},
     ),
     cancels=("forward", "derivative"),
+    quick=Quick(_acon_c_reach, _quick_acon_c, _quick_acon_c_slope),
 )
 
 
@@ -178,6 +275,23 @@ def _aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
 def _aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
     hi, lo = gate_argument(2.0 * beta, x)
     return _two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+
+
+@kernel
+def _aptx_reach(alpha: float, beta: float, gamma: float) -> float:
+    return min(0.5 * EXP_LIMIT / abs(working(beta)), LARGEST)
+
+
+@kernel
+def _quick_aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
+    hi, lo = quick_product(2.0 * beta, x)
+    return _quick_two_lines(x, working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+
+
+@kernel
+def _quick_aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
+    hi, lo = quick_product(2.0 * beta, x)
+    return _quick_two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
 
 
 APTX = Activation(
@@ -205,4 +319,5 @@ APTX = Activation(
         {"alpha": -1.0, "beta": 1.0, "gamma": -2.0},
     ),
     cancels=("forward", "derivative"),
+    quick=Quick(_aptx_reach, _quick_aptx, _quick_aptx_slope),
 )

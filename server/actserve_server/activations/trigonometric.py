@@ -30,6 +30,7 @@ from actserve_server.elementary import (
     quick_product,
     sin_huge,
     sin_sum,
+    sqrt,
     two_product,
     working,
 )
@@ -440,6 +441,16 @@ def _arctan_slope(x: float) -> float:
     return inverse if magnitude < ARCTAN_CAP else inverse * inverse
 
 
+@kernel
+def _arctan_slope_reach() -> float:
+    return 0.5 * sqrt(LARGEST)
+
+
+@kernel
+def _quick_arctan_slope(x: float) -> float:
+    return 1.0 / fma(x, x, 1.0)
+
+
 ARCTAN = Activation(
     name="arctan",
     summary="From -pi/2 to pi/2 along an S: the arc tangent.",
@@ -457,4 +468,5 @@ ARCTAN = Activation(
         Library("torch", ("atan",)),
         Library("onnx", ("Atan",)),
     ),
+    quick=Quick(_arctan_slope_reach, None, _quick_arctan_slope),
 )
