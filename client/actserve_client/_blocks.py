@@ -24,6 +24,7 @@ from actserve_client._session import (
     Progress,
     Question,
     as_inputs,
+    check_callbacks,
     incomplete,
     merge,
     pieces_of,
@@ -232,6 +233,7 @@ class Reduction(Generic[T]):
         progress: Progress | None = None,
         on_summary: OnSummary | None = None,
     ) -> None:
+        check_callbacks(progress, on_summary)
         self._question = question
         self._answer = answer
         self._out = out

@@ -8,7 +8,16 @@ import numpy as np
 from actserve.v1 import compute_pb2
 
 from actserve_client import records
-from actserve_client._session import Array, Assembly, Job, MakeOut, OnSummary, Progress, Question
+from actserve_client._session import (
+    Array,
+    Assembly,
+    Job,
+    MakeOut,
+    OnSummary,
+    Progress,
+    Question,
+    check_callbacks,
+)
 from actserve_client._summaries import Summary
 
 LEAST_BYTES = 8 << 20
@@ -67,6 +76,7 @@ class Shards:
         progress: Progress | None,
         on_summary: OnSummary | None,
     ) -> None:
+        check_callbacks(progress, on_summary)
         x = inputs[0]
         self._on_summary = on_summary
         self._summaries: list[Summary] = []

@@ -483,6 +483,7 @@ class AsyncClient:
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> AsyncGenerator[Any, None]:
+        _session.check_callbacks(None, on_summary)
         async with contextlib.aclosing(self._converse(coder, frames, timeout)) as results:
             async for result in results:
                 yield result

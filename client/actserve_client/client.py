@@ -567,6 +567,7 @@ class Client:
         timeout: float | None,
         on_summary: OnSummary | None,
     ) -> Generator[Any, None, None]:
+        _session.check_callbacks(None, on_summary)
         yield from self._converse(coder, frames, timeout)
         yield from coder.finish()
         if on_summary:

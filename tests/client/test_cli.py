@@ -128,8 +128,6 @@ def test_a_failure_is_one_line_and_leaves_the_old_file(run: Any, x_file: str, tm
         (("apply", "relu", str(tmp_path / "bad.npy"), str(out)), "no .npy file"),
         (("apply", "relu", str(tmp_path / "ints.npy"), str(out)), "int64"),
         (("apply", "softmax", x_file, str(out), "--mode", "derivative"), "jacobian"),
-        (("apply", "relu", x_file, str(out), "--upstream", x_file), "--mode derivative"),
-        (("plot", "relu", "--output", str(tmp_path / "p.png"), "--range", "3", "-3"), "range"),
     ):
         message = run(*arguments, status=1)
         assert text in message
@@ -140,6 +138,19 @@ def test_a_failure_is_one_line_and_leaves_the_old_file(run: Any, x_file: str, tm
     with pytest.raises(SystemExit) as caught:
         main(["apply"])
     assert caught.value.code == 2
+
+
+def test_arguments_that_do_not_go_together_are_wrong_usage(run: Any, x_file: str, tmp_path: Path) -> None:
+    for arguments, text in (
+        (("apply", "relu", x_file, str(tmp_path / "y.npy"), "--upstream", x_file), "--mode derivative"),
+        (("plot", "relu", "--output", str(tmp_path / "p.png"), "--range", "3", "-3"), "range"),
+        (("stats", "relu", x_file, "--interval", "3"), "--watch"),
+    ):
+        message = run(*arguments, status=2)
+        assert text in message
+        assert message.startswith("actserve: ")
+        assert len(message.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
 def test_penalty_and_stats(run: Any, client: Client, x_file: str, tmp_path: Path) -> None:
@@ -173,7 +184,7 @@ def test_an_option_of_another_regularizer_is_refused(
     address: str, x_file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ("--server", address, "--regularizer", "lp", "--option", "rho=1")
-    assert main(["penalty", "relu", x_file, *options]) == 1
+    assert main(["penalty", "relu", x_file, *options]) == 2
     assert capsys.readouterr().err == "actserve: --option rho: lp has no such parameter (it takes: p)\n"
 
 
@@ -208,7 +219,7 @@ def test_stats_of_every_kind(run: Any, client: Client, tmp_path: Path) -> None:
     assert after["layer"]["saturated_fraction"] is None
     assert after["mean"] == [None] * 4
     assert run("stats", "relu", file, "--post", "--no-sums", "--top", "0").count("unknown") == 2
-    assert "--top is -1" in run("stats", "relu", file, "--top", "-1", status=1)
+    assert "--top is -1" in run("stats", "relu", file, "--top", "-1", status=2)
     assert "fired is 'often'" in run("stats", "relu", file, "--fired", "often", status=1)
 
 

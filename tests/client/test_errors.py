@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -444,3 +444,22 @@ def test_an_async_client_on_another_event_loop(address: str) -> None:
         await client.close()
 
     asyncio.run(twice_elsewhere())
+
+
+@pytest.mark.parametrize("name", ["progress", "on_summary"])
+def test_what_can_not_be_called_is_refused_by_name(client: Client, name: str) -> None:
+    x = np.ones((3, 2), np.float32)
+    wrong: dict[str, Any] = {name: 3}
+    calls: list[Callable[[], Any]] = [
+        lambda: client.forward("relu", x, **wrong),
+        lambda: client.derivative("relu", x, **wrong),
+        lambda: client.regularization("relu", x, **wrong),
+        lambda: client.neuron_stats("relu", iter([x]), **wrong),
+    ]
+    if name == "on_summary":
+        calls += [lambda: next(client.stream("relu", [x], **wrong)), lambda: next(client.map("relu", [x], **wrong))]
+    for call in calls:
+        with pytest.raises(InvalidRequest, match=f"{name} is 3, and must be a function") as caught:
+            call()
+        assert caught.value.field == name
+    assert client.forward("relu", x).sum() == 6

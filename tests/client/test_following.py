@@ -67,6 +67,8 @@ def test_numbers_that_are_not_known_and_names_with_signs() -> None:
     [
         ((), "NAME and IN.npy, or --watch"),
         (("relu",), "NAME and IN.npy, or --watch"),
+        (("relu", "x.npy", "--interval", "1"), "--interval goes with --watch"),
+        (("relu", "x.npy", "--count", "1"), "--count goes with --watch"),
         (("relu", "--watch", "h:1"), "takes no NAME"),
         (("--watch", "nonsense"), "'nonsense', and must be the HOST:PORT"),
         (("--watch", "h:1", "--interval", "0"), "--interval is 0"),
@@ -76,7 +78,7 @@ def test_numbers_that_are_not_known_and_names_with_signs() -> None:
 )
 def test_mistakes(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str) -> None:
     status, out, error = run(capsys, *arguments)
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert words in error
     assert error.count("\n") == 1
 

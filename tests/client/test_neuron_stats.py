@@ -430,6 +430,7 @@ def test_without_a_histogram_there_are_no_quantiles(client: Client) -> None:
         ({"zero_tolerance": math.inf}, "zero_tolerance", "inf"),
         ({"tau": math.nan}, "tau", "NaN"),
         ({"tau": -1e-9}, "tau", "-1e-09"),
+        ({"tau": 0.1, "sums": False}, "tau", "needs sums"),
         ({"saturation_eps": 2}, "saturation_eps", r"2.*\[0, 1\]"),
         ({"dead_after_samples": 0}, "dead_after_samples", "at least 1"),
         ({"dead_after_samples": 1.5}, "dead_after_samples", "integer"),

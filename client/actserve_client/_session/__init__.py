@@ -11,6 +11,7 @@ from actserve_client._session.answers import Array, Gradients, Regularization
 from actserve_client._session.arguments import (
     as_array,
     as_inputs,
+    check_callbacks,
     check_iterables,
     inputs_of,
     integer,
@@ -52,6 +53,7 @@ __all__ = [
     "UNARY_BYTES",
     "as_array",
     "as_inputs",
+    "check_callbacks",
     "check_iterables",
     "derivative",
     "forward",

@@ -18,6 +18,7 @@ from actserve_client.errors import InvalidRequest
 __all__ = [
     "as_array",
     "as_inputs",
+    "check_callbacks",
     "check_iterables",
     "choice",
     "inputs_of",
@@ -52,6 +53,13 @@ def as_array(value: Any, name: str) -> Array:
             field=name,
         )
     return array
+
+
+def check_callbacks(progress: Any, on_summary: Any) -> None:
+    """Refuse what can't be called, by name."""
+    for name, value in (("progress", progress), ("on_summary", on_summary)):
+        if value is not None and not callable(value):
+            raise InvalidRequest(f"{name} is {value!r}, and must be a function", field=name)
 
 
 def is_blocks(value: Any) -> bool:

@@ -12,6 +12,7 @@ from actserve.v1 import compute_pb2
 
 from actserve_client._resume import chunk_message
 from actserve_client._session.answers import Array, Gradients, Regularization
+from actserve_client._session.arguments import check_callbacks
 from actserve_client._session.assembly import Assembly, MakeOut, OnSummary, Progress, address_of
 from actserve_client._session.questions import Question
 from actserve_client._session.sizes import CHUNK_BYTES, UNARY_BYTES
@@ -39,6 +40,7 @@ class Job(Generic[T]):
     ) -> None:
         if not (out is None or callable(out) or (isinstance(out, np.ndarray) and out.flags.writeable)):
             raise InvalidRequest("out must be a writable NumPy array", field="out")
+        check_callbacks(progress, on_summary)
         self._header = question.header((array.dtype, array.shape) for array in inputs)
         self.inputs = inputs
         self.sources = tuple(wire.ArraySource(array) for array in inputs)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actserve_client.cli import apply, catalogue, custom, demo, health, penalty, plot, stats
+from actserve_client.cli.usage import UsageError
 from actserve_client.errors import ActserveError, InvalidRequest
 
 __all__ = ["main"]
@@ -65,12 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing not in _PACKAGES:
             raise
         return _fail(f"this needs {missing}: pip install {_PACKAGES[missing]}")
+    except UsageError as error:
+        return _fail(str(error), status=2)
     except InvalidRequest as error:
         if error.reason == "INVALID_FORMULA":
             # Its last lines are the formula and a caret, which belong one above the other.
             print(f"actserve: {error}", file=sys.stderr)
             return 1
-        return _fail(str(error), status=1)
+        return _fail(str(error))
     except OSError as error:
         return _fail(_words(error))
     except (ActserveError, ValueError) as error:

@@ -10,8 +10,8 @@ from actserve_client._summaries import Nonfinite, Summary
 from actserve_client.cli import files
 from actserve_client.cli.options import add_subject, command, how, tensor
 from actserve_client.cli.progress import progress_of
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add"]
 
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     if options.mode == "forward" and (options.upstream or options.jacobian):
-        raise InvalidRequest("--upstream and --jacobian go with --mode derivative", field="mode")
+        raise UsageError("--upstream and --jacobian go with --mode derivative")
     x = tensor(options, options.input)
     upstream = tensor(options, options.upstream) if options.upstream else None
     keywords = how(options)

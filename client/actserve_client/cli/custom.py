@@ -11,8 +11,8 @@ from actserve_client import records
 from actserve_client.cli.catalogue import print_activation
 from actserve_client.cli.options import add_json, command, picture
 from actserve_client.cli.output import print_json
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add_create", "add_delete"]
 
@@ -62,11 +62,10 @@ def _bounded_parameter(text: str) -> tuple[str, float | None, tuple[float, float
 def _create(options: argparse.Namespace) -> None:
     defaults = {name: default for name, default, _ in options.param}
     if len(defaults) < len(options.param):
-        raise InvalidRequest("--param names a parameter twice", field="param")
+        raise UsageError("--param names a parameter twice")
     if options.output and None in defaults.values():
-        raise InvalidRequest(
-            "--output draws at the parameters' defaults, and one has none; `actserve plot` takes its value",
-            field="output",
+        raise UsageError(
+            "--output draws at the parameters' defaults, and one has none; `actserve plot` takes its value"
         )
     with Client(options.server) as client:
         found = client.create_activation(
@@ -97,7 +96,7 @@ def _draw_created(client: Client, options: argparse.Namespace, found: records.Ac
     from actserve_client.plotting import plot_activations
 
     if options.validate_only:
-        raise InvalidRequest("--output draws what was created, and --validate-only creates nothing", field="output")
+        raise UsageError("--output draws what was created, and --validate-only creates nothing")
     plot_activations(client, [found.name], options.output)
 
 

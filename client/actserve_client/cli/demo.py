@@ -9,8 +9,8 @@ from typing import Any
 
 from actserve_client.cli.options import add_json, command, picture
 from actserve_client.cli.output import print_json, print_table
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add"]
 
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> None:
     from actserve_client.plotting import plot_training
 
     if options.epochs < 1:
-        raise InvalidRequest(f"--epochs is {options.epochs}, and must be at least 1", field="epochs")
+        raise UsageError(f"--epochs is {options.epochs}, and must be at least 1")
     options.output.resolve().parent.mkdir(parents=True, exist_ok=True)
     epochs = []
     with Client(options.server) as client:

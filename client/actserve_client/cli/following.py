@@ -17,7 +17,8 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
-from actserve_client.errors import InvalidRequest, ServerUnavailable
+from actserve_client.cli.usage import UsageError
+from actserve_client.errors import ServerUnavailable
 
 _TIMEOUT_S = 10.0
 _LARGEST_ANSWER_BYTES = 64 << 20
@@ -74,12 +75,10 @@ def parse(text: str) -> list[Seen]:
 
 
 def read(address: str) -> list[Seen]:
-    """The layers that a server monitors now. Raises InvalidRequest for what is no address, and ServerUnavailable."""
+    """The layers that a server monitors now. Raises UsageError for what is no address, and ServerUnavailable."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) <= 65_535):
-        raise InvalidRequest(
-            f"--watch is {address!r}, and must be the HOST:PORT of a server's --metrics-address", field="watch"
-        )
+        raise UsageError(f"--watch is {address!r}, and must be the HOST:PORT of a server's --metrics-address")
     try:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=_TIMEOUT_S) as answer:  # http it is
             return parse(answer.read(_LARGEST_ANSWER_BYTES).decode(errors="replace"))

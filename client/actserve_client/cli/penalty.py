@@ -13,8 +13,8 @@ from actserve_client.cli import files
 from actserve_client.cli.options import add_json, add_subject, command, how, name_and_value, parameter_value, tensor
 from actserve_client.cli.output import print_json
 from actserve_client.cli.progress import progress_of
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add"]
 
@@ -86,7 +86,5 @@ def _own_options(options: argparse.Namespace) -> dict[str, Any]:
     for name, _ in options.option:
         if name not in own:
             takes = ", ".join(sorted(own)) or "none"
-            raise InvalidRequest(
-                f"--option {name}: {options.regularizer} has no such parameter (it takes: {takes})", field=name
-            )
+            raise UsageError(f"--option {name}: {options.regularizer} has no such parameter (it takes: {takes})")
     return {name: parameter_value(value) for name, value in options.option}

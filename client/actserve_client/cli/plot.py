@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from actserve_client.cli.options import add_parameters, add_variant, command, parameters, picture
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add"]
 
@@ -29,7 +29,7 @@ def _run(options: argparse.Namespace) -> None:
 
     low, high = options.range
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise InvalidRequest(f"the range {low:g} {high:g} is empty or not finite", field="range")
+        raise UsageError(f"the range {low:g} {high:g} is empty or not finite")
     with Client(options.server) as client:
         plot_activations(
             client,

@@ -11,11 +11,12 @@ from actserve_client.cli.layer import as_json, print_layer
 from actserve_client.cli.options import add_json, add_subject, command, how, picture, tensor
 from actserve_client.cli.output import print_json
 from actserve_client.cli.progress import progress_of
+from actserve_client.cli.usage import UsageError
 from actserve_client.client import Client
-from actserve_client.errors import InvalidRequest
 
 __all__ = ["add"]
 
+_INTERVAL_S = 2.0
 _LONGEST_INTERVAL_S = 86_400.0
 
 
@@ -70,16 +71,21 @@ def _add_watch(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="instead of a file, follow the monitors of the server whose --metrics-address this is, until interrupted",
     )
-    parser.add_argument("--interval", type=float, default=2.0, metavar="SECONDS", help="between two looks [2]")
-    parser.add_argument("--count", type=int, metavar="N", help="look so many times, and end")
+    parser.add_argument(
+        "--interval", type=float, metavar="SECONDS", help=f"between two looks [{_INTERVAL_S:g}]; goes with --watch"
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="look so many times, and end; goes with --watch")
 
 
 def _run(options: argparse.Namespace) -> None:
     if options.watch:
         _watch(options)
         return
+    for name in ("interval", "count"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} goes with --watch")
     if options.name is None or options.input is None:
-        raise InvalidRequest("stats needs NAME and IN.npy, or --watch HOST:PORT", field="name")
+        raise UsageError("stats needs NAME and IN.npy, or --watch HOST:PORT")
     x = tensor(options, options.input)
     histogram = options.histogram or ("layer" if options.plot else None)
     axes: list[int] = options.neuron_axis or [-1]
@@ -92,7 +98,7 @@ def _run(options: argparse.Namespace) -> None:
         "sums": not options.no_sums,
     }
     if options.top < 0:
-        raise InvalidRequest(f"--top is {options.top}, and must not be negative", field="top")
+        raise UsageError(f"--top is {options.top}, and must not be negative")
     if options.plot:
         # Before anything long begins.
         from actserve_client import plotting
@@ -114,11 +120,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _watch(options: argparse.Namespace) -> None:
     if options.name is not None:
-        raise InvalidRequest("--watch takes no NAME and no IN.npy", field="watch")
-    if not 0 < options.interval <= _LONGEST_INTERVAL_S:
-        raise InvalidRequest(
-            f"--interval is {options.interval:g}, and must be in (0, {_LONGEST_INTERVAL_S:g}]", field="interval"
-        )
+        raise UsageError("--watch takes no NAME and no IN.npy")
+    interval = _INTERVAL_S if options.interval is None else options.interval
+    if not 0 < interval <= _LONGEST_INTERVAL_S:
+        raise UsageError(f"--interval is {interval:g}, and must be in (0, {_LONGEST_INTERVAL_S:g}]")
     if options.count is not None and options.count < 1:
-        raise InvalidRequest(f"--count is {options.count}, and must be at least 1", field="count")
-    following.follow(options.watch, interval_s=options.interval, count=options.count, as_json=options.json)
+        raise UsageError(f"--count is {options.count}, and must be at least 1")
+    following.follow(options.watch, interval_s=interval, count=options.count, as_json=options.json)

@@ -141,6 +141,8 @@ class NeuronOptions:
             raise StateError(f"dead_after_samples is {after!r}, and must be a whole number of at least 1")
         if type(self.sums) is not bool or not isinstance(self.accuracy, str):
             raise StateError("sums must be true or false, and accuracy a word")
+        if self.tau and not self.sums:
+            raise StateError(f"tau is {self.tau!r}, and needs sums, which dormancy is told by")
 
     def check_alike(self, other: NeuronOptions) -> None:
         """Raise StateMismatch naming the first option that differs, and both values."""
