@@ -171,7 +171,7 @@ def test_parameters_with_and_without_defaults_on_the_command_line(
     assert main(command) == 0
     assert ("must be given" in capsys.readouterr().out) == (value is not None)
     assert client.forward("team.cli_param", 2.0, **({} if value is None else {"a": value})) == 2.0 * (value or 3.0)
-    assert main([*command, "--output", str(tmp_path / "x.png")]) == (0 if value is None else 1)
+    assert main([*command, "--output", str(tmp_path / "x.png")]) == (0 if value is None else 2)
     client.delete_activation("team.cli_param")
 
 
