@@ -27,6 +27,7 @@ from actserve_client import (
 )
 from google.rpc import error_details_pb2, status_pb2
 
+MakeServer = Callable[..., Any]
 FLOAT = tensor_pb2.DATA_TYPE_FLOAT
 X = np.ones((2, 3), np.float32)
 
@@ -448,18 +449,34 @@ def test_an_async_client_on_another_event_loop(address: str) -> None:
 
 @pytest.mark.parametrize("name", ["progress", "on_summary"])
 def test_what_can_not_be_called_is_refused_by_name(client: Client, name: str) -> None:
-    x = np.ones((3, 2), np.float32)
     wrong: dict[str, Any] = {name: 3}
     calls: list[Callable[[], Any]] = [
-        lambda: client.forward("relu", x, **wrong),
-        lambda: client.derivative("relu", x, **wrong),
-        lambda: client.regularization("relu", x, **wrong),
-        lambda: client.neuron_stats("relu", iter([x]), **wrong),
+        lambda: client.forward("relu", X, **wrong),
+        lambda: client.derivative("relu", X, **wrong),
+        lambda: client.regularization("relu", X, **wrong),
+        lambda: client.neuron_stats("relu", iter([X]), **wrong),
     ]
     if name == "on_summary":
-        calls += [lambda: next(client.stream("relu", [x], **wrong)), lambda: next(client.map("relu", [x], **wrong))]
+        calls += [lambda: next(client.stream("relu", [X], **wrong)), lambda: next(client.map("relu", [X], **wrong))]
     for call in calls:
         with pytest.raises(InvalidRequest, match=f"{name} is 3, and must be a function") as caught:
             call()
         assert caught.value.field == name
-    assert client.forward("relu", x).sum() == 6
+
+
+@pytest.mark.parametrize("name", ["progress", "on_summary"])
+def test_what_can_not_be_called_is_refused_for_shards_too(make_server: MakeServer, name: str) -> None:
+    addresses = [make_server().addresses[0] for _ in range(2)]
+    wrong: dict[str, Any] = {name: 3}
+    refused = pytest.raises(InvalidRequest, match=f"{name} is 3, and must be a function")
+    with Client(",".join(addresses)) as client, refused:
+        client.forward("relu", np.ones(1 << 23, np.float32), **wrong)
+
+
+async def test_what_can_not_be_called_is_refused_by_the_async_client(address: str) -> None:
+    wrong: dict[str, Any] = {"on_summary": 3}
+    async with AsyncClient(address) as client:
+        for call in (client.stream, client.map):
+            with pytest.raises(InvalidRequest, match="on_summary is 3, and must be a function"):
+                async for _ in call("relu", [X], **wrong):
+                    pass

@@ -66,7 +66,7 @@ def around(reach: float, dtype: np.dtype[Any]) -> Array:
     """Elements near a reach, both of its signs, and those that no reach holds."""
     with np.errstate(over="ignore"):
         edge = np.abs(np.asarray(reach)).astype(dtype)
-    near = [edge, np.nextafter(edge, dtype.type(0)), np.nextafter(edge, dtype.type(np.inf))]
+        near = [edge, np.nextafter(edge, dtype.type(0)), np.nextafter(edge, dtype.type(np.inf))]
     rest = [0.0, 1.0, 1e30, np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal, np.inf, np.nan]
     magnitudes = np.array([*near, *rest], dtype)
     return np.concatenate([magnitudes, -magnitudes])
@@ -82,6 +82,8 @@ REACHES = st.floats(0, 1e37) | st.floats(0, 1e-300) | st.sampled_from([-1.0, 0.0
     operation=st.sampled_from(["forward", "derivative", "vjp"]),
 )
 @example(reach=350.0, form=(F32, "exact"), operation="forward")
+@example(reach=1e300, form=(F32, "exact"), operation="forward")
+@example(reach=float(np.finfo(F64).max), form=(F64, "exact"), operation="vjp")
 @example(reach=float(np.nextafter(16777216.0, 0)), form=(F32, "exact"), operation="forward")
 def test_elements_up_to_the_reach_go_the_quick_way_and_no_others(
     reach: float, form: tuple[np.dtype[Any], str], operation: str

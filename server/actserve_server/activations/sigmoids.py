@@ -5,7 +5,7 @@ from __future__ import annotations
 from actserve_server.activations.spec import Activation, Library, Quick, Traits, kernel
 from actserve_server.elementary import EXP_LIMIT, decay_sum, fma, over_sum, quick_exp, scaled_exp, tanh_alone
 
-__all__ = ["SIGMOID", "TANH", "sech_squared", "sigmoid_of_sum", "exp_reach"]
+__all__ = ["SIGMOID", "TANH", "exp_reach", "quick_sech_squared", "sech_squared", "sigmoid_of_sum"]
 
 
 @kernel
@@ -103,13 +103,13 @@ def _tanh_slope(x: float) -> float:
 
 
 @kernel
-def half_exp_reach() -> float:
+def _tanh_slope_reach() -> float:
     return 0.5 * EXP_LIMIT
 
 
 @kernel
 def quick_sech_squared(hi: float, lo: float) -> float:
-    """The same for |hi| <= EXP_LIMIT/2."""
+    """sech_squared for |hi| <= EXP_LIMIT/2."""
     decay = quick_exp(-2.0 * abs(hi), -2.0 * (lo if hi > 0.0 else -lo))
     return 4.0 * decay / fma(decay, 2.0 + decay, 1.0)
 
@@ -150,5 +150,5 @@ TANH = Activation(
         Library("timm", ("tanh",)),
     ),
     ulp=2.0,
-    quick=Quick(half_exp_reach, None, _quick_tanh_slope),
+    quick=Quick(_tanh_slope_reach, None, _quick_tanh_slope),
 )

@@ -11,7 +11,6 @@ from actserve_server.activations.gated_by_x import (
     swish_slope_of_sum,
     swish_slope_times,
 )
-from actserve_server.activations.sigmoids import exp_reach
 from actserve_server.activations.spec import Activation, Parameter, Quick, Traits, kernel
 from actserve_server.elementary import (
     EXP_LIMIT,
@@ -43,7 +42,7 @@ def _e_swish_slope(x: float, beta: float) -> float:
 
 @kernel
 def _e_swish_reach(beta: float) -> float:
-    return exp_reach()
+    return EXP_LIMIT
 
 
 @kernel
@@ -87,7 +86,7 @@ def _flatten_t_swish_slope(x: float, threshold: float) -> float:
 
 @kernel
 def _flatten_t_swish_reach(threshold: float) -> float:
-    return exp_reach()
+    return EXP_LIMIT
 
 
 @kernel
@@ -163,7 +162,7 @@ def _two_lines_slope(right: float, left: float, hi: float, lo: float) -> float:
 
 @kernel
 def _quick_two_lines(x: float, right: float, left: float, hi: float, lo: float) -> float:
-    """The same for |hi| <= EXP_LIMIT."""
+    """_two_lines for |hi| <= EXP_LIMIT."""
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
     decay = quick_exp(-abs(hi), -lo if hi > 0.0 else lo)
@@ -266,15 +265,22 @@ ACON_C = Activation(
 
 # alpha + tanh(beta x) = (alpha + 1) s + (alpha - 1) (1 - s), where s is the sigmoid of 2 beta x.
 @kernel
+def _aptx_lines(alpha: float, gamma: float) -> tuple[float, float]:
+    return working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0))
+
+
+@kernel
 def _aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
     hi, lo = gate_argument(2.0 * beta, x)
-    return _two_lines(x, working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+    right, left = _aptx_lines(alpha, gamma)
+    return _two_lines(x, right, left, hi, lo)
 
 
 @kernel
 def _aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
     hi, lo = gate_argument(2.0 * beta, x)
-    return _two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+    right, left = _aptx_lines(alpha, gamma)
+    return _two_lines_slope(right, left, hi, lo)
 
 
 @kernel
@@ -285,13 +291,15 @@ def _aptx_reach(alpha: float, beta: float, gamma: float) -> float:
 @kernel
 def _quick_aptx(x: float, alpha: float, beta: float, gamma: float) -> float:
     hi, lo = quick_product(2.0 * beta, x)
-    return _quick_two_lines(x, working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+    right, left = _aptx_lines(alpha, gamma)
+    return _quick_two_lines(x, right, left, hi, lo)
 
 
 @kernel
 def _quick_aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
     hi, lo = quick_product(2.0 * beta, x)
-    return _quick_two_lines_slope(working(gamma * (alpha + 1.0)), working(gamma * (alpha - 1.0)), hi, lo)
+    right, left = _aptx_lines(alpha, gamma)
+    return _quick_two_lines_slope(right, left, hi, lo)
 
 
 APTX = Activation(

@@ -22,7 +22,7 @@ from actserve_server.activations.spec import (
     ResizingActivation,
 )
 from actserve_server.kernels.forms import Form, overlap
-from actserve_server.kernels.reach import beyond, limit_of
+from actserve_server.kernels.reach import any_beyond, beyond, limit_of
 
 __all__ = ["Operation", "operations"]
 
@@ -78,18 +78,13 @@ def _elements_quick(form: Form, quick: Function, reach: Function, kernel: Functi
         for block in range(0, out.size, _QUICK_BLOCK):
             stop = min(block + _QUICK_BLOCK, out.size)
             begin, end = np.uint64(block), np.uint64(stop)
-            seen = limit
-            for p in range(begin, end):
-                seen = beyond(seen, limit, x[p])
+            far = any_beyond(x, begin, end, limit)
             for p in range(begin, end):
                 out[p], _ = write(quick(load(x[p]), *params))
-            if seen < 0:
+            if far:
                 for piece in range(block, stop, _MENDED):
                     first, last = np.uint64(piece), np.uint64(min(piece + _MENDED, stop))
-                    seen = limit
-                    for p in range(first, last):
-                        seen = beyond(seen, limit, x[p])
-                    if seen < 0:
+                    if any_beyond(x, first, last, limit):
                         for p in range(first, last):
                             if beyond(limit, limit, x[p]) < 0:
                                 v = load(x[p])
@@ -110,19 +105,14 @@ def _elements_quick_vjp(form: Form, quick: Function, reach: Function, kernel: Fu
         for block in range(0, out.size, _QUICK_BLOCK):
             stop = min(block + _QUICK_BLOCK, out.size)
             begin, end = np.uint64(block), np.uint64(stop)
-            seen = limit
-            for p in range(begin, end):
-                seen = beyond(seen, limit, x[p])
+            far = any_beyond(x, begin, end, limit)
             for p in range(begin, end):
                 y = quick(load(x[p]), *params) * load(g[p])
                 out[p] = store(y, y)
-            if seen < 0:
+            if far:
                 for piece in range(block, stop, _MENDED):
                     first, last = np.uint64(piece), np.uint64(min(piece + _MENDED, stop))
-                    seen = limit
-                    for p in range(first, last):
-                        seen = beyond(seen, limit, x[p])
-                    if seen < 0:
+                    if any_beyond(x, first, last, limit):
                         for p in range(first, last):
                             if beyond(limit, limit, x[p]) < 0:
                                 v = load(x[p])

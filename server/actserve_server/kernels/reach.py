@@ -2,7 +2,7 @@
 
 A comparison gives a mask, which LLVM packs and unpacks where elements and results are of different widths: half of what a short
 kernel itself takes. Subtractions of bits, whose signs are gathered, are three instructions for a whole vector. This module
-knows neither kernels nor loops.
+knows no kernels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from llvmlite import ir
 from numba.core import types as numba_types
 from numba.extending import intrinsic
 
-__all__ = ["beyond", "limit_of"]
+from actserve_server.kernels.inner import inner
+
+__all__ = ["any_beyond", "beyond", "limit_of"]
 
 _WIDTHS: dict[Any, int] = {numba_types.float32: 32, numba_types.float64: 64}
 _INTEGERS: dict[int, Any] = {32: numba_types.int32, 64: numba_types.int64}
@@ -56,3 +58,12 @@ def beyond(typing_context: Any, seen: Any, limit: Any, element: Any) -> Any:
 
     integer = _INTEGERS[width]
     return integer(integer, integer, element), generate
+
+
+@inner
+def any_beyond(array: Any, begin: Any, end: Any, limit: Any) -> Any:
+    """Whether an element from `begin` up to `end`, both unsigned, is beyond the limit."""
+    seen = limit
+    for p in range(begin, end):
+        seen = beyond(seen, limit, array[p])
+    return seen < 0
