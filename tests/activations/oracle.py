@@ -32,7 +32,7 @@ __all__ = [
 
 @functools.cache
 def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
-    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2, else to 60 digits."""
+    """tau, where the sum of max((alpha - 1) x - tau, 0)^(1/(alpha - 1)) is 1: exactly at 2 and 3/2."""
     h = sorted(((alpha - 1) * v for v in x if not mp.isinf(v)), reverse=True)
     if alpha in (2, 1.5):
         for count in range(len(h), 0, -1):
@@ -46,11 +46,14 @@ def _entmax_threshold(x: tuple[Real, ...], alpha: Real) -> Real:
                 tau = mean - mp.sqrt(spread)
             if h[count - 1] > tau:
                 return tau
-    with mp.workdps(90):
+    with mp.workdps(240):
         top = h[0]
         below = [v - top for v in h]
         low, high = mp.mpf(-1), mp.mpf(0)
-        for _ in range(230):
+        # An element may lie as close to tau as its probability to the power of alpha - 1.
+        for _ in range(700):
+            if high - low < 1e-60 * min(v - low for v in below if v > low):
+                break
             middle = (low + high) / 2
             over = mp.fsum((v - middle) ** (1 / (alpha - 1)) for v in below if v > middle) > 1
             low, high = (middle, high) if over else (low, middle)

@@ -1,8 +1,9 @@
 """Entmax for any alpha from 1 on: softmax at 1, sparsemax at 2, and all between and beyond. Knows not how blocks reach it.
 
-The words of `sparse_maps` hold here too. At 1, 1.5 and 2 the exact algorithms of softmax, entmax15 and sparsemax are
-used; elsewhere tau is found by Newton's method between bounds, from sums of float64, so that an element whose h - tau
-is d has an error of 2^-52/d relative to itself or so, where that is more than the last digits.
+The words of `sparse_maps` hold here too. At 1, 1.5 and 2 the exact algorithms of softmax, entmax15 and sparsemax are used.
+Elsewhere the smallest element whose probability is more than 0 is looked for, the anchor; tau lies some d below it. Then
+an element's h - tau is its distance from the anchor plus d, none of which cancels: every probability, however small, is
+right to its last digits. d is found by Newton's method, at the end from sums of some 95 bits.
 """
 
 from __future__ import annotations
@@ -21,177 +22,204 @@ from actserve_server.activations.sparse_maps import (
     TAU,
     TAU_REST,
     WINNER,
-    add_pair,
     candidates_of,
+    excess,
     fill_quadratic,
+    fill_uniform,
     no_threshold,
     scaled_difference,
     slope_of,
-    uniform_threshold,
 )
 from actserve_server.activations.spec import AxisActivation, Parameter, ParameterGradient, Traits, kernel
 from actserve_server.elementary import exp_of_difference, fma, log1p
-from actserve_server.elementary.bits import bits_of, float_of
-from actserve_server.elementary.pairs import sum_pair
-from actserve_server.elementary.wide import (
-    BIASED_ZERO,
-    EXPONENT_MASK,
-    LN2_HI,
-    LN2_LO,
-    MANTISSA_BITS,
-    MANTISSA_MASK,
-    SQRT_HALF_BITS,
-    power_of_two,
-    wide_exp_sum,
-    wide_log,
-)
+from actserve_server.elementary.doubled import exp_pair, log_pair
+from actserve_server.elementary.pairs import add_pair, product_pair, quotient_pair, sum_pair
+from actserve_server.elementary.powers import wide_log_in_parts
+from actserve_server.elementary.wide import wide_exp_sum, wide_log
 
 __all__ = ["ENTMAX"]
 
+ANCHOR, DISTANCE, DISTANCE_REST = MAXIMUM, TAU, TAU_REST
+"""Rows of the state, between 1 and 2 and beyond: the anchor, and d in two parts. WINNER is the greatest slope, and OTHERS all
+other ones together: from 2 on the anchor has it."""
+SHARE, SHARE_REST = 5, 6
+"""The anchor's probability in two parts: it may be there where d is too small for a number."""
 DRIFT = 1
-"""The second row of the product's state: the derivative of tau with respect to alpha, with max(x) for 0; at alpha = 1 the
-mean of log(y)^2."""
+"""The second row of the product's state: the derivative of tau with respect to alpha, with x of the state's first row for 0; at
+alpha = 1 the mean of log(y)^2."""
 
+SMALLEST = 2.0**-1000
+LOWEST = -600.0
+"""A power with a smaller logarithm is 0 beside 1."""
+UNSURE = 1e-6
+"""So far from 1 a sum in plain numbers says on which side of it the exact one is."""
 STEPS = 300
+FINE_STEPS = 12
 CLOSE = 2.0**-40
 FAR = 0.01
-SMALLEST = 2.0**-1000
-THIRD_HI, THIRD_LO = 0.3333333333333333, 1.850371707708594e-17
 
 
 @kernel
-def _log(hi: float, lo: float) -> tuple[float, float]:
-    """log(hi + lo) in two parts, to about 65 bits, for 2^-1000 < hi <= 2.
+def _power(hi: float, lo: float, exponent: float, exponent_lo: float) -> tuple[float, float]:
+    """(hi + lo)^(exponent + exponent_lo) in two parts, and 0 for what is nothing beside 1."""
+    log, log_lo = log_pair(max(hi, SMALLEST), lo)
+    product, rest = product_pair(exponent, exponent_lo, log, log_lo)
+    product, rest = sum_pair(product, rest)
+    if (hi < SMALLEST) | (product < LOWEST):
+        return 0.0, 0.0
+    return exp_pair(product, rest)
 
-    With hi + lo = 2^n (1 + f) and s = f/(2 + f) it is n log 2 + 2 (s + s^3/3 + s^5/5 + ...), |s| < 0.172.
+
+@kernel
+def _rounded_power(hi: float, lo: float, exponent: float, exponent_lo: float) -> float:
+    """The same as a number, which may be as small as numbers are."""
+    log, log_lo = wide_log_in_parts(max(hi, SMALLEST), lo)
+    product, rest = product_pair(exponent, exponent_lo, log, log_lo)
+    return wide_exp_sum(product, rest) if hi >= SMALLEST else 0.0
+
+
+@kernel
+def _from_anchor(v: float, anchor: float, distance: float, distance_rest: float, scale: float) -> tuple[float, float]:
+    """h - tau in two parts."""
+    hi, lo = scaled_difference(v, anchor, scale)
+    total, rest = add_pair(hi, lo, distance, distance_rest)
+    return sum_pair(total, rest)
+
+
+@kernel
+def _sum(
+    values: Any,
+    count: int,
+    anchor: float,
+    distance: float,
+    distance_rest: float,
+    share: float,
+    share_rest: float,
+    alpha: float,
+    fine: bool,
+) -> tuple[float, float, float]:
+    """With tau at a distance from an anchor whose probability is `share`: by how much all probabilities together exceed 1; the sum
+    of (h - tau)^(power - 1) over elements above the anchor; and how many elements are as large as it is."""
+    power, power_rest = quotient_pair(1.0, alpha - 1.0)
+    total, rest, slopes, ties = -1.0, 0.0, 0.0, 0.0
+    for p in range(count):
+        if values[p] == anchor:
+            ties += 1.0
+            total, rest = add_pair(total, rest, share, share_rest)
+        elif values[p] > anchor:
+            if fine:
+                hi, lo = _from_anchor(values[p], anchor, distance, distance_rest, alpha - 1.0)
+                term, term_rest = _power(hi, lo, power, power_rest)
+            else:
+                hi = (alpha - 1.0) * (values[p] - anchor) + distance
+                term, term_rest = wide_exp_sum(power * wide_log(hi), 0.0), 0.0
+            total, rest = add_pair(total, rest, term, term_rest)
+            slopes += term / hi
+    return total + rest, slopes, ties
+
+
+@kernel
+def _is_positive(values: Any, count: int, anchor: float, alpha: float) -> bool:
+    """Whether an element as large as this has a probability above 0: if those above it alone, with tau here, do not reach 1."""
+    above, _, _ = _sum(values, count, anchor, 0.0, 0.0, 0.0, 0.0, alpha, False)
+    if abs(above) < UNSURE:
+        above, _, _ = _sum(values, count, anchor, 0.0, 0.0, 0.0, 0.0, alpha, True)
+    return above < 0.0
+
+
+@kernel
+def _anchor_of(values: Any, count: int, maximum: float, alpha: float) -> float:
+    """The smallest element whose probability is above 0, by halving the distance between one that has and one that has not."""
+    positive, zero = maximum, maximum - 2.0 / (alpha - 1.0)
+    while True:
+        middle = 0.5 * positive + 0.5 * zero
+        below, above = -np.inf, np.inf
+        for p in range(count):
+            if zero < values[p] < positive:
+                if values[p] <= middle:
+                    below = max(below, values[p])
+                else:
+                    above = min(above, values[p])
+        tried = below if below > -np.inf else above
+        if tried == np.inf:
+            return positive
+        if _is_positive(values, count, tried, alpha):
+            positive = tried
+        else:
+            zero = tried
+
+
+@kernel
+def _solve(values: Any, count: int, anchor: float, maximum: float, alpha: float) -> tuple[float, float, float, float]:
+    """d and the anchor's probability, d^power, in two parts each.
+
+    Where the power is at least 1, the sum of all probabilities is a convex function of d; where it is less, one of the anchor's
+    probability; and so is the sum's root, its norm. So Newton's steps from above come closer from one side.
     """
-    shifted = bits_of(hi) - SQRT_HALF_BITS + BIASED_ZERO
-    n = np.float64(((shifted >> MANTISSA_BITS) & EXPONENT_MASK) - 1023)
-    f = float_of((shifted & MANTISSA_MASK) + SQRT_HALF_BITS) - 1.0
-    rest = lo * power_of_two(-n)
-    whole, lost = sum_pair(2.0, f)
-    s = (f + rest) / whole
-    s_lo = (fma(-s, whole, f) + (rest - s * (lost + rest))) / whole
-    z = s * s
-    z_lo = fma(s, s, -z) + 2.0 * s * s_lo
-    cube = s * z
-    cube_lo = fma(s, z, -cube) + (s * z_lo + s_lo * z)
-    third = cube * THIRD_HI
-    third_lo = fma(cube, THIRD_HI, -third) + (cube * THIRD_LO + cube_lo * THIRD_HI)
-    tail = 1.0 / 27.0
-    tail = fma(tail, z, 1.0 / 25.0)
-    tail = fma(tail, z, 1.0 / 23.0)
-    tail = fma(tail, z, 1.0 / 21.0)
-    tail = fma(tail, z, 1.0 / 19.0)
-    tail = fma(tail, z, 1.0 / 17.0)
-    tail = fma(tail, z, 1.0 / 15.0)
-    tail = fma(tail, z, 1.0 / 13.0)
-    tail = fma(tail, z, 1.0 / 11.0)
-    tail = fma(tail, z, 1.0 / 9.0)
-    tail = fma(tail, z, 1.0 / 7.0)
-    tail = fma(tail, z, 1.0 / 5.0) * z * cube
-    total, total_lo = sum_pair(n * LN2_HI, 2.0 * s)
-    total, total_lo = add_pair(total, total_lo, 2.0 * third, n * LN2_LO + 2.0 * (s_lo + (third_lo + tail)))
-    return sum_pair(total, total_lo)
-
-
-@kernel
-def _power(hi: float, lo: float, exponent: float, exponent_lo: float) -> float:
-    """(hi + lo)^(exponent + exponent_lo) for 0 <= hi <= 2; 0 for what is less than 2^-1000."""
-    log, log_lo = _log(max(hi, SMALLEST), lo)
-    product = exponent * log
-    rest = fma(exponent, log, -product) + (exponent * log_lo + exponent_lo * log)
-    return wide_exp_sum(product, rest) if hi > SMALLEST else 0.0
-
-
-@kernel
-def _quotient(a: float, b: float) -> tuple[float, float]:
-    """a/b in two parts."""
-    hi = a / b
-    return hi, -fma(hi, b, -a) / b
-
-
-@kernel
-def _threshold(highs: Any, lows: Any, count: int, alpha: float) -> tuple[float, float]:
-    """tau in two parts, where the sum of (h - tau)^power over all h > tau is 1, power = 1/(alpha - 1).
-
-    The first h is not more than 0, and one is 0, so -tau lies between count^(1 - alpha) and 1. Where the power is at least
-    1, its norm of h - tau is a convex function of tau that falls to 1, so Newton's steps come closer from one side.
-    """
-    power, power_lo = _quotient(1.0, alpha - 1.0)
-    low, high = -1.0, -(1.0 - 1e-14) * _power(1.0 / np.float64(count), 0.0, alpha - 1.0, 0.0)
-    tau, tau_rest = low, 0.0
-    steps_to_go = STEPS
+    scale = alpha - 1.0
+    power, power_rest = quotient_pair(1.0, scale)
+    steep = power < 1.0
+    distance, distance_rest = max(1.0 - scale * (maximum - anchor), CLOSE), 0.0
+    share, share_rest = _power(distance, 0.0, power, power_rest)
+    fine, steps_to_go = False, STEPS
     while steps_to_go > 0:
         steps_to_go -= 1
-        total, rest, slopes = -1.0, 0.0, 0.0
-        for p in range(count):
-            hi, lo = _above(highs[p], lows[p], tau, tau_rest)
-            if hi > 0.0:
-                term = _power(hi, lo, power, power_lo)
-                total, rest = add_pair(total, rest, term, 0.0)
-                slopes += term / hi
-        above = total + rest
-        if above >= 0.0:
-            low = tau
+        above, slopes, ties = _sum(values, count, anchor, distance, distance_rest, share, share_rest, alpha, fine)
+        if steep:
+            step = above / (ties + slopes * (distance / share))
         else:
-            high = tau
-        step = above / (slopes * power)
-        if above > FAR and power > 1.0:
-            norm = wide_exp_sum(wide_log(1.0 + above) / power, 0.0)
-            step = (norm - 1.0) * (1.0 + above) / (norm * slopes)
-        following, lost = sum_pair(tau, tau_rest + step)
-        if abs(step) <= -CLOSE * tau:
-            # One more step, and the error of this one is squared.
-            steps_to_go = min(steps_to_go, 1)
-        elif not (low < following < high):
-            following, lost = (-np.sqrt(low * high) if high > 0.25 * low else 0.5 * (low + high)), 0.0
-            if not (low < following < high):
-                break
-        tau, tau_rest = following, lost
-    return tau, tau_rest
+            slopes += ties * (share / distance)
+            step = above / (power * slopes)
+            if (above > FAR) & (not fine):
+                norm = wide_exp_sum(wide_log(1.0 + above) / power, 0.0)
+                step = (norm - 1.0) * (1.0 + above) / (norm * slopes)
+        variable = share if steep else distance
+        closing = abs(step) <= CLOSE * variable
+        step = min(step, 0.5 * variable)
+        if steep:
+            share, lost = sum_pair(share, -step)
+            share, share_rest = sum_pair(share, share_rest + lost)
+            distance, distance_rest = _power(share, share_rest, scale, 0.0)
+        else:
+            distance, lost = sum_pair(distance, -step)
+            distance, distance_rest = sum_pair(distance, distance_rest + lost)
+            share, share_rest = _power(distance, distance_rest, power, power_rest)
+        if closing & fine:
+            # The error that is left is about the square of this step.
+            break
+        if (closing | (step <= 0.0) | (steps_to_go == 0)) & (not fine):
+            # A step back is one for the rounding of the sum.
+            fine, steps_to_go = True, FINE_STEPS
+    return distance, distance_rest, share, share_rest
 
 
 @kernel
-def _above(hi: float, lo: float, tau: float, tau_rest: float) -> tuple[float, float]:
-    """hi + lo - tau in two parts."""
-    difference, lost = sum_pair(hi, -tau)
-    if not difference > -np.inf:
-        return difference, 0.0
-    return sum_pair(difference, lost + (lo - tau_rest))
+def _general(v: float, j: int, state: Any, alpha: float) -> tuple[float, float]:
+    """An element's probability, and that to the power of 2 - alpha, or 0 for 0."""
+    anchor, scale = state[ANCHOR, j], alpha - 1.0
+    if v == anchor:
+        share, share_rest = state[SHARE, j], state[SHARE_REST, j]
+        return share, _rounded_power(share, share_rest, 2.0 - alpha, 0.0)
+    if v < anchor:
+        return 0.0, 0.0
+    hi, lo = _from_anchor(v, anchor, state[DISTANCE, j], state[DISTANCE_REST, j], scale)
+    if hi != hi:
+        return hi, hi
+    power, power_rest = quotient_pair(1.0, scale)
+    other, other_rest = quotient_pair(2.0 - alpha, scale)
+    return _rounded_power(hi, lo, power, power_rest), _rounded_power(hi, lo, other, other_rest)
 
 
 @kernel
-def _base(v: float, j: int, state: Any, alpha: float) -> tuple[float, float]:
-    """h - tau in two parts."""
-    hi, lo = scaled_difference(v, state[MAXIMUM, j], alpha - 1.0)
-    return _above(hi, lo, state[TAU, j], state[TAU_REST, j])
-
-
-@kernel
-def _value(hi: float, lo: float, alpha: float) -> float:
-    """The probability of an element whose h - tau is hi + lo."""
-    if not hi > 0.0:
-        return 0.0 if hi <= 0.0 else hi
+def _element(v: float, j: int, state: Any, alpha: float) -> tuple[float, float]:
+    """The same for every alpha but 1."""
     if alpha == 2.0:
-        return hi
+        share = excess(v, state[MAXIMUM, j], 1.0, state[TAU, j], state[TAU_REST, j])
+        return share, (share if share != share else (1.0 if share > 0.0 else 0.0))
     if alpha == 1.5:
-        return hi * hi
-    power, power_lo = _quotient(1.0, alpha - 1.0)
-    return _power(hi, lo, power, power_lo)
-
-
-@kernel
-def _slope(hi: float, lo: float, alpha: float) -> float:
-    """That to the power of 2 - alpha, or 0 for 0."""
-    if not hi > 0.0:
-        return 0.0 if hi <= 0.0 else hi
-    if alpha == 2.0:
-        return 1.0
-    if alpha == 1.5:
-        return hi
-    power, power_lo = _quotient(2.0 - alpha, alpha - 1.0)
-    return _power(hi, lo, power, power_lo)
+        root = excess(v, state[MAXIMUM, j], 0.5, state[TAU, j], state[TAU_REST, j])
+        return root * root, root
+    return _general(v, j, state, alpha)
 
 
 @kernel
@@ -210,6 +238,28 @@ def _reduce_shares(x: Any, j: int, state: Any) -> None:
 
 
 @kernel
+def _fill_general(x: Any, j: int, state: Any, maximum: float, values: Any, alpha: float) -> None:
+    """Leave in column j of the state what the other alphas need."""
+    count = 0
+    for i in range(x.shape[0]):
+        value = np.float64(x[i, j])
+        if (alpha - 1.0) * (maximum - value) < 1.0:
+            values[count] = value
+            count += 1
+    anchor = _anchor_of(values, count, maximum, alpha)
+    state[ANCHOR, j] = anchor
+    state[DISTANCE, j], state[DISTANCE_REST, j], state[SHARE, j], state[SHARE_REST, j] = _solve(
+        values, count, anchor, maximum, alpha
+    )
+    _, winner = _general(anchor if alpha > 2.0 else maximum, j, state, alpha)
+    total, rest = -winner, 0.0
+    for p in range(count):
+        _, slope = _general(values[p], j, state, alpha)
+        total, rest = add_pair(total, rest, slope, 0.0)
+    state[WINNER, j], state[OTHERS, j] = winner, total + rest
+
+
+@kernel
 def _entmax_reduce(x: Any, state: Any, alpha: float) -> None:
     if alpha == 1.0:
         for j in range(x.shape[1]):
@@ -217,34 +267,24 @@ def _entmax_reduce(x: Any, state: Any, alpha: float) -> None:
         return
     n, inner = x.shape
     work = np.empty((2, n))
-    highs, lows = work[0], work[1]
     for j in range(inner):
-        count, maximum = candidates_of(x, j, alpha - 1.0, highs, lows)
+        count, maximum = candidates_of(x, j, alpha - 1.0, work[0], work[1])
         if count == 0:
             no_threshold(state, j)
-            continue
-        if alpha == 1.5:
-            fill_quadratic(state, j, maximum, highs, lows, count)
-            continue
-        if alpha == 2.0:
-            tau, tau_rest, count = uniform_threshold(highs, lows, count)
+        elif alpha == 1.5:
+            fill_quadratic(state, j, maximum, work[0], work[1], count)
+        elif alpha == 2.0:
+            fill_uniform(state, j, maximum, work[0], work[1], count)
         else:
-            tau, tau_rest = _threshold(highs, lows, count, alpha)
-        winner = _slope(-tau, -tau_rest, alpha)
-        total, rest = -winner, 0.0
-        for p in range(count):
-            hi, lo = _above(highs[p], lows[p], tau, tau_rest)
-            total, rest = add_pair(total, rest, _slope(hi, lo, alpha), 0.0)
-        state[MAXIMUM, j], state[TAU, j], state[TAU_REST, j] = maximum, tau, tau_rest
-        state[WINNER, j], state[OTHERS, j] = winner, total + rest
+            _fill_general(x, j, state, maximum, work[0], alpha)
 
 
 @kernel
 def _entmax(v: float, i: int, j: int, state: Any, alpha: float) -> float:
     if alpha == 1.0:
         return share_of(v, j, state, 1.0, 0.0, False, False)
-    hi, lo = _base(v, j, state, alpha)
-    return _value(hi, lo, alpha)
+    share, _ = _element(v, j, state, alpha)
+    return share
 
 
 @kernel
@@ -260,20 +300,17 @@ def _entmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, alpha: float)
             vjp_state[MEAN, j] = total + rest if abs(total) < np.inf else total
             vjp_state[DRIFT, j] = squares
         return
-    power = 1.0 / (alpha - 1.0)
     for j in range(inner):
         total, rest, weights, weights_rest, drift = 0.0, 0.0, 0.0, 0.0, 0.0
         for i in range(n):
             value = np.float64(x[i, j])
-            hi, lo = _base(value, j, state, alpha)
-            if hi > 0.0:
-                slope = _slope(hi, lo, alpha)
+            share, slope = _element(value, j, state, alpha)
+            if share > 0.0:
                 gradient = np.float64(g[i, j])
                 product = slope * gradient
                 total, rest = add_pair(total, rest, product, fma(slope, gradient, -product))
                 weights, weights_rest = add_pair(weights, weights_rest, slope, 0.0)
-                log, _ = _log(hi, lo)
-                drift += slope * (value - state[MAXIMUM, j]) - power * _value(hi, lo, alpha) * log
+                drift += slope * (value - state[MAXIMUM, j]) - share * wide_log(share)
         weight = weights + weights_rest
         vjp_state[MEAN, j] = (total + rest) / weight if abs(total) < np.inf else total / state[WINNER, j]
         vjp_state[DRIFT, j] = drift / weight
@@ -284,18 +321,16 @@ def _entmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any, 
     mean: float = vjp_state[MEAN, j]
     if alpha == 1.0:
         return share_of(v, j, state, 1.0, 0.0, False, False) * (u - mean)
-    hi, lo = _base(v, j, state, alpha)
-    slope = _slope(hi, lo, alpha)
-    return 0.0 if hi <= 0.0 else slope * (u - mean)
+    share, slope = _element(v, j, state, alpha)
+    return 0.0 if share == 0.0 else slope * (u - mean)
 
 
 @kernel
 def _entmax_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, alpha: float) -> float:
     if alpha == 1.0:
         return share_slope(v, w, i, k, j, state, 1.0, 0.0, False, False)
-    hi, lo = _base(v, j, state, alpha)
-    other_hi, other_lo = _base(w, j, state, alpha)
-    own, other = _slope(hi, lo, alpha), _slope(other_hi, other_lo, alpha)
+    _, own = _element(v, j, state, alpha)
+    _, other = _element(w, j, state, alpha)
     return slope_of(own, other, i == k, state[WINNER, j], state[OTHERS, j])
 
 
@@ -314,14 +349,11 @@ def _alpha_gradient(v: float, u: float, i: int, j: int, state: Any, vjp_state: A
     if alpha == 1.0:
         log, share = _log_share(v, j, state)
         return u * 0.5 * share * (drift - log * log) if log > -np.inf else 0.0
-    hi, lo = _base(v, j, state, alpha)
-    if hi <= 0.0:
+    share, slope = _element(v, j, state, alpha)
+    if share == 0.0:
         return 0.0
-    power = 1.0 / (alpha - 1.0)
-    log, _ = _log(hi, lo)
     maximum: float = state[MAXIMUM, j]
-    moved = _slope(hi, lo, alpha) * (v - maximum - drift)
-    return u * power * (moved - power * _value(hi, lo, alpha) * log)
+    return u * (slope * (v - maximum - drift) - share * wide_log(share)) / (alpha - 1.0)
 
 
 _SLOPES = "[entmax(x, j) ** (2 - alpha) if entmax(x, j) > 0 else 0 for j in range(len(x))]"
@@ -335,7 +367,7 @@ ENTMAX = AxisActivation(
     formula="exp(x[i] - max(x)) / fsum(exp(v - max(x)) for v in x) if alpha == 1"
     " else max((alpha - 1) * x[i] - entmax_threshold(x, alpha), 0) ** (1 / (alpha - 1))",
     derivative_formula=f"(lambda s: s[i] * ((1 if i == k else 0) - s[k] / fsum(s)))({_SLOPES})",
-    state_size=5,
+    state_size=7,
     reduce=_entmax_reduce,
     forward=_entmax,
     vjp_state_size=2,
@@ -366,5 +398,5 @@ ENTMAX = AxisActivation(
             _alpha_gradient,
         ),
     ),
-    tried=({"alpha": 1.0}, {"alpha": 1.2}, {"alpha": 2.0}, {"alpha": 3.5}),
+    tried=({"alpha": 1.0}, {"alpha": 1.2}, {"alpha": 1.9}, {"alpha": 2.0}, {"alpha": 3.5}, {"alpha": 12.0}),
 )

@@ -48,6 +48,7 @@ __all__ = [
     "inverse_of",
     "reduce_softmax",
     "share_of",
+    "slope_of_terms",
     "sum_weighted",
 ]
 
@@ -198,15 +199,21 @@ def share_slope(
     scaled: bool,
     negated: bool,
 ) -> float:
-    """dy_i/dx_k of softmax but for 1/temperature and the sign.
+    """dy_i/dx_k of softmax but for 1/temperature and the sign."""
+    maximum = working(state[MAXIMUM, j])
+    own = _term(working(-v if negated else v), maximum, inverse, inverse_rest, scaled)
+    other = _term(working(-w if negated else w), maximum, inverse, inverse_rest, scaled)
+    return slope_of_terms(own, other, i == k, working(state[OTHERS, j]))
+
+
+@kernel
+def slope_of_terms(own: float, other: float, same: bool, others: float) -> float:
+    """The same, given the terms of both and the sum of all terms but the winner's.
 
     On the diagonal it is y (1 - y), where 1 - y is what the other elements have: never the difference, which cancels.
     """
-    others, maximum = working(state[OTHERS, j]), working(state[MAXIMUM, j])
     whole = 1.0 + others
-    own = _term(working(-v if negated else v), maximum, inverse, inverse_rest, scaled)
-    other = _term(working(-w if negated else w), maximum, inverse, inverse_rest, scaled)
-    return (own / whole) * (((1.0 - own) + others if i == k else -other) / whole)
+    return (own / whole) * (((1.0 - own) + others if same else -other) / whole)
 
 
 @kernel

@@ -14,20 +14,18 @@ import numpy as np
 
 from actserve_server.activations.spec import AxisActivation, Library, Traits, kernel
 from actserve_server.elementary import fma
-from actserve_server.elementary.pairs import sum_pair
+from actserve_server.elementary.pairs import add_pair, sum_pair
 
 __all__ = [
     "ENTMAX15",
     "SPARSEMAX",
-    "add_pair",
     "candidates_of",
     "excess",
-    "no_threshold",
     "fill_quadratic",
+    "fill_uniform",
+    "no_threshold",
     "scaled_difference",
     "slope_of",
-    "sum_pair",
-    "uniform_threshold",
 ]
 
 MAXIMUM, TAU, TAU_REST, WINNER, OTHERS = 0, 1, 2, 3, 4
@@ -38,13 +36,6 @@ MEAN = 0
 
 NEWTON_STEPS = 100
 CLOSE = 2.0**-45
-
-
-@kernel
-def add_pair(total: float, rest: float, hi: float, lo: float) -> tuple[float, float]:
-    """total + rest + hi + lo likewise."""
-    grown, lost = sum_pair(total, hi)
-    return grown, rest + (lost + lo)
 
 
 @kernel
@@ -90,7 +81,7 @@ def no_threshold(state: Any, j: int) -> None:
 
 
 @kernel
-def uniform_threshold(highs: Any, lows: Any, count: int) -> tuple[float, float, int]:
+def _uniform_threshold(highs: Any, lows: Any, count: int) -> tuple[float, float, int]:
     """tau of sparsemax in two parts, and how many candidates are above it: it is (their sum - 1)/their number.
 
     Michelot's algorithm: those at most tau are dropped until none is. Each round raises tau, so none comes back.
@@ -114,7 +105,7 @@ def uniform_threshold(highs: Any, lows: Any, count: int) -> tuple[float, float, 
 
 
 @kernel
-def quadratic_threshold(highs: Any, lows: Any, count: int) -> tuple[float, float]:
+def _quadratic_threshold(highs: Any, lows: Any, count: int) -> tuple[float, float]:
     """tau of 1.5-entmax in two parts: where the sum of (h - tau)^2 over all h > tau is 1.
 
     The sum is convex and falls with tau, so Newton's steps from -1 on come closer from one side. The last two are taken
@@ -165,6 +156,15 @@ def _weigh(x: Any, g: Any, j: int, state: Any, scale: float, uniform: bool) -> f
 
 
 @kernel
+def fill_uniform(state: Any, j: int, maximum: float, highs: Any, lows: Any, count: int) -> None:
+    """Leave in column j of the state what sparsemax needs."""
+    state[MAXIMUM, j] = maximum
+    state[TAU, j], state[TAU_REST, j], count = _uniform_threshold(highs, lows, count)
+    state[WINNER, j] = 1.0
+    state[OTHERS, j] = np.float64(count - 1)
+
+
+@kernel
 def _sparsemax_reduce(x: Any, state: Any) -> None:
     n, inner = x.shape
     work = np.empty((2, n))
@@ -174,10 +174,7 @@ def _sparsemax_reduce(x: Any, state: Any) -> None:
         if count == 0:
             no_threshold(state, j)
         else:
-            state[MAXIMUM, j] = maximum
-            state[TAU, j], state[TAU_REST, j], count = uniform_threshold(highs, lows, count)
-            state[WINNER, j] = 1.0
-            state[OTHERS, j] = np.float64(count - 1)
+            fill_uniform(state, j, maximum, highs, lows, count)
 
 
 @kernel
@@ -233,7 +230,7 @@ SPARSEMAX = AxisActivation(
 @kernel
 def fill_quadratic(state: Any, j: int, maximum: float, highs: Any, lows: Any, count: int) -> None:
     """Leave in column j of the state what 1.5-entmax needs."""
-    tau, tau_rest = quadratic_threshold(highs, lows, count)
+    tau, tau_rest = _quadratic_threshold(highs, lows, count)
     total, rest = tau, tau_rest
     for p in range(count):
         difference = (highs[p] - tau) + (lows[p] - tau_rest)
@@ -283,7 +280,7 @@ def _entmax15_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any
 @kernel
 def slope_of(own: float, other: float, same: bool, winner: float, others: float) -> float:
     """dy_i/dx_k from the slopes of both: on the diagonal s (sum - s)/sum, where the difference is not taken."""
-    return own * ((winner - own) + others if same else -other) / (winner + others)
+    return own * (((winner - own) + others if same else -other) / (winner + others))
 
 
 @kernel

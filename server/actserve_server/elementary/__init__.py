@@ -25,6 +25,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     scaled_exp(y, hi, lo)   y * exp(hi + lo), right also where exp alone would have underflowed
     power(u, v)             u**v as C99's pow, also at 0, infinity and NaN, and for negative numbers to whole powers
     lower_power(u, v)       u**(v - 1), as if v - 1 were not rounded
+    log_in_parts(hi, lo)    log(hi + lo) as a number and its rest, for 0 < hi < inf; in NARROW the rest is 0, and lo not asked
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
                             the result's type, but for FAST, where they are within 3.4 and 2.9 units, not 1
@@ -116,7 +117,7 @@ _NAMES = (
     "gate_slope",
     "swish_slope",
 )
-_POWERS = ("power", "lower_power")
+_POWERS = ("power", "lower_power", "log_in_parts")
 _SLOPES = ("SMISH_SLOPE", "LOGISH_SLOPE", "SERF_SLOPE", "TANH_EXP_SLOPE", "PHISH_SLOPE")
 _SAME: dict[str, Any] = {
     "fma": fma,
@@ -191,6 +192,7 @@ PHISH_MIDDLE: float = slopes.PHISH_MIDDLE
 PHISH_REACH: float = slopes.PHISH_REACH
 power = powers.wide_power
 lower_power = powers.wide_lower_power
+log_in_parts = powers.wide_log_in_parts
 
 __all__ = [
     "FAST",

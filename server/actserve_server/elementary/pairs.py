@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from actserve_server.elementary.bits import fma
 from actserve_server.elementary.source import kernel
 
-__all__ = ["sum_pair"]
+__all__ = ["add_pair", "product_pair", "quotient_pair", "sum_pair"]
 
 
 @kernel
@@ -13,3 +14,24 @@ def sum_pair(a: float, b: float) -> tuple[float, float]:
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
+
+
+@kernel
+def add_pair(total: float, rest: float, hi: float, lo: float) -> tuple[float, float]:
+    """total + rest + hi + lo likewise."""
+    grown, lost = sum_pair(total, hi)
+    return grown, rest + (lost + lo)
+
+
+@kernel
+def product_pair(a: float, a_rest: float, b: float, b_rest: float) -> tuple[float, float]:
+    """(a + a_rest)(b + b_rest) likewise, but for the product of the rests."""
+    product = a * b
+    return product, fma(a, b, -product) + (a * b_rest + a_rest * b)
+
+
+@kernel
+def quotient_pair(a: float, b: float) -> tuple[float, float]:
+    """a/b likewise."""
+    quotient = a / b
+    return quotient, -fma(quotient, b, -a) / b
