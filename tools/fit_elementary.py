@@ -630,9 +630,9 @@ LEADING_ZEROS = 7
 """Digits of 1/pi before its point, so that the window of a small number begins in the table too."""
 
 
-def inverse_half_pi_digits(count: int = 64) -> list[int]:
+def inverse_half_pi_digits(count: int = 104) -> list[int]:
     """2/pi in digits of 24 bits, as `elementary.huge` reads them: LEADING_ZEROS zeros, then the fraction's digits."""
-    with mp.workdps(500):
+    with mp.workdps(800):
         digits = int(mp.floor(mp.ldexp(2 / mp.pi, 24 * (count - LEADING_ZEROS))))
     return [(digits >> 24 * place) & 0xFFFFFF for place in reversed(range(count))]
 

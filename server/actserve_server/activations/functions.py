@@ -69,14 +69,14 @@ def _sinh(u: float) -> float:
 def _sin(u: float) -> float:
     if abs(u) <= TRIG_LIMIT:
         return sin_sum(u, 0.0)
-    return sin_huge(u, 0.0) if abs(u) < _INFINITY else _NAN
+    return sin_huge(u, 0.0, 0) if abs(u) < _INFINITY else _NAN
 
 
 @kernel
 def _cos(u: float) -> float:
     if abs(u) <= TRIG_LIMIT:
         return cos_sum(u, 0.0)
-    return cos_huge(u, 0.0) if abs(u) < _INFINITY else _NAN
+    return cos_huge(u, 0.0, 0) if abs(u) < _INFINITY else _NAN
 
 
 @kernel

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from actserve_server.activations.spec import (
     CHANNEL_AXIS,
     Activation,
@@ -29,6 +31,7 @@ from actserve_server.elementary import (
     fma,
     quick_product,
     sin_huge,
+    sin_in_parts,
     sin_sum,
     sqrt,
     two_product,
@@ -39,6 +42,9 @@ from actserve_server.elementary.huge import angle
 __all__ = ["ARCTAN", "COS", "GCU", "SIN", "SNAKE", "SNAKE_BETA"]
 
 INFINITY = math.inf
+SCALE = 1024
+UNSCALED = Exact(2.0**-SCALE)
+UNIT = Exact(1.0)
 QUARTER_PI_HI = Exact(0.7853981633974483)
 QUARTER_PI_LO = Exact(3.061616997868383e-17)
 
@@ -58,23 +64,26 @@ def _reach(factor: float) -> float:
 
 # In float64 also where numbers are float32: of a huge product their hi and lo would lack whole turns.
 @kernel
-def _huge_angle(x: float, factor: float) -> tuple[float, float]:
-    multiplied = x if factor != 0.0 else 0.0
+def _huge_angle(x: float, factor: float) -> tuple[float, float, int]:
+    """factor * x as (hi + lo) 2^scale, as there are angles that no float64 can hold."""
+    multiplied = np.float64(x) if factor != 0.0 else np.float64(0.0)
+    scale = SCALE if abs(factor * multiplied) == INFINITY else 0
+    multiplied *= UNSCALED if scale > 0 else UNIT
     hi = factor * multiplied
-    return hi, (fma(factor, multiplied, -hi) if abs(hi) < INFINITY else 0.0)
+    return hi, (fma(factor, multiplied, -hi) if abs(hi) < INFINITY else 0.0), scale
 
 
-# The sine of infinity is NaN, which is also what an angle becomes that no float64 can hold.
+# The sine of infinity is NaN.
 @kernel
 def _slow_sine(x: float, factor: float) -> float:
-    hi, lo = _huge_angle(x, factor)
-    return sin_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
+    hi, lo, scale = _huge_angle(x, factor)
+    return sin_huge(hi, lo, scale) if abs(hi) < INFINITY else working(hi - hi)
 
 
 @kernel
 def _slow_cosine(x: float, factor: float) -> float:
-    hi, lo = _huge_angle(x, factor)
-    return cos_huge(hi, lo) if abs(hi) < INFINITY else hi - hi
+    hi, lo, scale = _huge_angle(x, factor)
+    return cos_huge(hi, lo, scale) if abs(hi) < INFINITY else working(hi - hi)
 
 
 @kernel
@@ -163,15 +172,16 @@ COS = Activation(
 )
 
 
-# 1/beta is carried as hi + lo, and so is sine/beta: on the left the sum cancels by a factor of up to four. Where the angle is infinite, x is so large that the rest is nothing beside it.
+# 1/beta is carried as hi + lo, and so is sine/beta, for the sum may cancel: by a factor of up to four on the left of snake, and the
+# more, the larger alpha/beta is. Where the angle is infinite, x is so large that the rest is nothing beside it.
 @kernel
-def _with_square(x: float, sine: float, beta: float) -> float:
-    """x + sine^2/beta."""
+def _with_square(x: float, sine: float, sine_rest: float, beta: float) -> float:
+    """x + (sine + sine_rest)^2/beta."""
     inverse = 1.0 / beta
     hi = working(inverse)
     lo = working((inverse - hi) + fma(-inverse, beta, 1.0) * inverse)
     share = sine * hi
-    rest = fma(sine, lo, fma(sine, hi, -share))
+    rest = fma(2.0 * sine_rest, hi, fma(sine, lo, fma(sine, hi, -share)))
     value = fma(sine, rest, fma(sine, share, x))
     return value if x != 0.0 else x
 
@@ -179,7 +189,8 @@ def _with_square(x: float, sine: float, beta: float) -> float:
 @kernel
 def _snake_beta(x: float, alpha: float, beta: float) -> float:
     hi, lo = quick_product(alpha, x)
-    return _with_square(x, sin_sum(hi, lo), beta)
+    sine, rest = sin_in_parts(hi, lo)
+    return _with_square(x, sine, rest, beta)
 
 
 @kernel
@@ -201,8 +212,12 @@ def _snake_beta_reach(alpha: float, beta: float) -> float:
 
 @kernel
 def _slow_snake_beta(x: float, alpha: float, beta: float) -> float:
-    sine = _sine_of_any(x, alpha)
-    return _with_square(x, sine, beta) if sine == sine else x
+    hi, lo = _angle(x, alpha)
+    if abs(hi) <= TRIG_LIMIT:
+        sine, rest = sin_in_parts(hi, lo)
+        return _with_square(x, sine, rest, beta)
+    sine = _slow_sine(x, alpha)
+    return _with_square(x, sine, 0.0, beta) if sine == sine else x
 
 
 # With r = alpha/beta and its sign s, 1 + r sin(2a) = 1 - |r| + 2 |r| sin^2(a + s pi/4), which does not cancel for |r| <= 1.
@@ -221,13 +236,13 @@ def _turned(hi: float, lo: float, sign: float) -> tuple[float, float]:
 
 
 @kernel
-def _slope_of_sine(sine: float, alpha: float, beta: float) -> float:
+def _slope_of_sine(sine: float, sine_rest: float, alpha: float, beta: float) -> float:
     """The slope from the sine of the turned angle, or of twice the angle where |r| > 1."""
     ratio = alpha / beta
     missing = fma(-ratio, beta, alpha) / beta
     least = (1.0 - abs(ratio)) - (missing if ratio > 0.0 else -missing)
     gentle = fma(working(2.0 * abs(ratio)) * sine, sine, working(least))
-    steep = fma(working(ratio), sine, 1.0)
+    steep = fma(working(ratio), sine, fma(working(ratio), sine_rest, 1.0))
     return gentle if abs(ratio) <= 1.0 else steep
 
 
@@ -241,25 +256,27 @@ def _snake_beta_slope(x: float, alpha: float, beta: float) -> float:
     hi, lo = quick_product(alpha, x)
     turned, rest = _turned(hi, lo, _sign_of_ratio(alpha, beta))
     gentle = abs(alpha / beta) <= 1.0
-    return _slope_of_sine(sin_sum(turned if gentle else 2.0 * hi, rest if gentle else 2.0 * lo), alpha, beta)
+    sine, sine_rest = sin_in_parts(turned if gentle else 2.0 * hi, rest if gentle else 2.0 * lo)
+    return _slope_of_sine(sine, sine_rest, alpha, beta)
 
 
 # An odd number of quarter turns makes a cosine of the sine, whose sign is squared away; twice that many turn twice the angle's
 # sine around.
 @kernel
 def _slow_snake_beta_slope(x: float, alpha: float, beta: float) -> float:
-    hi, lo = _huge_angle(x, alpha)
+    hi, lo, scale = _huge_angle(x, alpha)
     if not abs(hi) < INFINITY:
         return working(hi - hi)
-    remaining, rest, quarters = angle(hi, lo)
+    remaining, rest, quarters = angle(hi, lo, scale)
     near = working(remaining)
     lost = working((remaining - near) + rest)
     if abs(alpha / beta) > 1.0:
-        doubled = sin_sum(2.0 * near, 2.0 * lost)
-        return _slope_of_sine(doubled if quarters & 1 == 0 else -doubled, alpha, beta)
+        doubled, doubled_rest = sin_in_parts(2.0 * near, 2.0 * lost)
+        sign = 1.0 if quarters & 1 == 0 else -1.0
+        return _slope_of_sine(sign * doubled, sign * doubled_rest, alpha, beta)
     turned, lost = _turned(near, lost, _sign_of_ratio(alpha, beta))
     sine = sin_sum(turned, lost) if quarters & 1 == 0 else cos_sum(turned, lost)
-    return _slope_of_sine(sine, alpha, beta)
+    return _slope_of_sine(sine, 0.0, alpha, beta)
 
 
 # Gradients take the sines that are right for every angle, as there is no second kernel for the few huge ones.
@@ -313,8 +330,9 @@ SNAKE_BETA = Activation(
         {"alpha": -0.6, "beta": 0.9},
         {"alpha": 0.2, "beta": -3.0},
         {"alpha": 0.0, "beta": 2.0},
+        {"alpha": 3.0, "beta": 0.5},
     ),
-    cancels=("derivative",),
+    cancels=("forward", "derivative"),
     quick=Quick(_snake_beta_reach, _snake_beta, _snake_beta_slope),
 )
 
@@ -398,12 +416,12 @@ def _gcu_reach() -> float:
 
 @kernel
 def _slow_gcu(x: float) -> float:
-    return x * cos_huge(x, 0.0) if abs(x) < INFINITY else x - x
+    return x * cos_huge(x, 0.0, 0) if abs(x) < INFINITY else x - x
 
 
 @kernel
 def _slow_gcu_slope(x: float) -> float:
-    return fma(-x, sin_huge(x, 0.0), cos_huge(x, 0.0)) if abs(x) < INFINITY else x - x
+    return fma(-x, sin_huge(x, 0.0, 0), cos_huge(x, 0.0, 0)) if abs(x) < INFINITY else x - x
 
 
 GCU = Activation(

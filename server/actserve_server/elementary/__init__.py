@@ -34,7 +34,9 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     normal_tail_parts(a)    the same as a numerator and a denominator
     gelu_slope_ratio(a)     S in gelu'(-a) = (r - a) S exp(-a^2/2) for a >= 0, where r is its zero: does not cancel
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
-    sin_huge(hi, lo), cos_huge(hi, lo)     of hi + lo, for any finite number; slow, and not for loops that vectorize
+    sin_in_parts(hi, lo)    sin_sum as a number and its rest, for three bits more; in NARROW the rest is 0
+    sin_huge(hi, lo, k), cos_huge(hi, lo, k)   of (hi + lo) 2^k, for any finite number and 0 <= k <= 1024; slow, and not for
+                            loops that vectorize
     silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
     log_of_more(e)          log(1 + e) for 0 <= e <= 1
 
@@ -107,6 +109,7 @@ _NAMES = (
     "normal_tail_parts",
     "gelu_slope_ratio",
     "sin_sum",
+    "sin_in_parts",
     "cos_sum",
     "sin_huge",
     "cos_huge",
@@ -172,6 +175,7 @@ scaled_normal_tail = wide.wide_scaled_normal_tail
 normal_tail_parts = wide.wide_normal_tail_parts
 gelu_slope_ratio = wide.wide_gelu_slope_ratio
 sin_sum = wide.wide_sin_sum
+sin_in_parts = wide.wide_sin_in_parts
 cos_sum = wide.wide_cos_sum
 sin_huge = wide.wide_sin_huge
 cos_huge = wide.wide_cos_huge

@@ -543,15 +543,27 @@ def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
 
 
 @kernel
-def _sine(r: float, rest: float, quadrant: int) -> float:
-    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
+def _sine_in_parts(r: float, rest: float, quadrant: int) -> tuple[float, float]:
+    """sin(r + rest + quadrant pi/2) but for its sign, as a sum, for |r| <= pi/4 and a rest of at most an ulp of r."""
     z = r * r
     half = 0.5 * z
     whole = 1.0 - half
-    sine = r + fma(r * z, polynomial(z, FAST_SIN), rest * whole)
-    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, FAST_COS), -r * rest))
-    value = sine if quadrant & 1 == 0 else cosine
+    sine = fma(r * z, polynomial(z, FAST_SIN), rest * whole)
+    cosine = ((1.0 - whole) - half) + fma(z * z, polynomial(z, FAST_COS), -r * rest)
+    odd = quadrant & 1 != 0
+    return whole if odd else r, cosine if odd else sine
+
+
+@kernel
+def _with_sign(value: float, quadrant: int) -> float:
     return float_of(np.int32(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN)))
+
+
+@kernel
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """The same as a number, with its sign."""
+    hi, lo = _sine_in_parts(r, rest, quadrant)
+    return _with_sign(hi + lo, quadrant)
 
 
 @kernel
@@ -562,29 +574,44 @@ def fast_sin_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def fast_sin_in_parts(hi: float, lo: float) -> tuple[float, float]:
+    shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    quadrant = bits_of(shifted)
+    large, small = _sine_in_parts(r, rest, quadrant)
+    total = large + small
+    return _with_sign(total, quadrant), _with_sign((large - total) + small, quadrant)
+
+
+@kernel
 def fast_cos_sum(hi: float, lo: float) -> float:
     shifted = fma(hi, FAST_INVERSE_HALF_PI_HI, ROUNDER)
     r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
     return _sine(r, rest, bits_of(shifted) + 1)
 
 
+# What is huge comes in float64, and so does an angle; the sine takes it in float32.
 @kernel
-def _sine_of_angle(r: float, rest: float, quadrant: int) -> float:
-    hi = nearest_float32(r)
-    return _sine(hi, nearest_float32((r - hi) + rest), quadrant)
-
-
-@kernel
-def fast_sin_huge(hi: float, lo: float) -> float:
-    if abs(hi) <= TRIG_LIMIT:
-        return fast_sin_sum(hi, lo)
-    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
-    return _sine_of_angle(r, rest, quadrant)
+def _narrowed(hi: float, lo: float) -> tuple[float, float]:
+    near = nearest_float32(np.float64(hi))
+    return near, nearest_float32((np.float64(hi) - near) + lo)
 
 
 @kernel
-def fast_cos_huge(hi: float, lo: float) -> float:
-    if abs(hi) <= TRIG_LIMIT:
-        return fast_cos_sum(hi, lo)
-    r, rest, quadrant = angle(np.float64(hi), np.float64(lo))
-    return _sine_of_angle(r, rest, quadrant + 1)
+def fast_sin_huge(hi: float, lo: float, scale: int) -> float:
+    if (scale == 0) & (abs(hi) <= TRIG_LIMIT):
+        near, rest = _narrowed(hi, lo)
+        return fast_sin_sum(near, rest)
+    remaining, lost, quadrant = angle(np.float64(hi), np.float64(lo), scale)
+    near, rest = _narrowed(remaining, lost)
+    return _sine(near, rest, quadrant)
+
+
+@kernel
+def fast_cos_huge(hi: float, lo: float, scale: int) -> float:
+    if (scale == 0) & (abs(hi) <= TRIG_LIMIT):
+        near, rest = _narrowed(hi, lo)
+        return fast_cos_sum(near, rest)
+    remaining, lost, quadrant = angle(np.float64(hi), np.float64(lo), scale)
+    near, rest = _narrowed(remaining, lost)
+    return _sine(near, rest, quadrant + 1)

@@ -45,6 +45,11 @@ INVERSE_HALF_PI_DIGITS = (
     0x8B5A0A, 0x6D1F6D, 0x367ECF, 0x27CB09, 0xB74F46, 0x3F669E, 0x5FEA2D, 0x7527BA,
     0xC7EBE5, 0xF17B3D, 0x0739F7, 0x8A5292, 0xEA6BFB, 0x5FB11F, 0x8D5D08, 0x560330,
     0x46FC7B, 0x6BABF0, 0xCFBC20, 0x9AF436, 0x1DA9E3, 0x91615E, 0xE61B08, 0x659985,
+    0x5F14A0, 0x68408D, 0xFFD880, 0x4D7327, 0x310606, 0x1556CA, 0x73A8C9, 0x60E27B,
+    0xC08C6B, 0x47C419, 0xC367CD, 0xDCE809, 0x2A8359, 0xC4768B, 0x961CA6, 0xDDAF44,
+    0xD15719, 0x053EA5, 0xFF0705, 0x3F7E33, 0xE832C2, 0xDE4F98, 0x327DBB, 0xC33D26,
+    0xEF6B1E, 0x5EF89F, 0x3A1F35, 0xCAF27F, 0x1D87F1, 0x21907C, 0x7C246A, 0xFA6ED5,
+    0x772D30, 0x433B15, 0xC614B5, 0x9D19C3, 0xC2C4AD, 0x414D2C, 0x5D000C, 0x467D86,
 )
 # fmt: on
 
@@ -93,8 +98,8 @@ def _integer_and_exponent(x: float) -> tuple[int, int]:
 
 
 @kernel
-def angle(hi: float, lo: float) -> tuple[float, float, int]:
-    """r, rest and k modulo 4, for hi + lo = k pi/2 + r + rest, |r| <= pi/4.
+def angle(hi: float, lo: float, scale: int) -> tuple[float, float, int]:
+    """r, rest and k modulo 4, for (hi + lo) 2^scale = k pi/2 + r + rest, |r| <= pi/4 and 0 <= scale <= 1024.
 
     Digits are signed, so that their carry out of the fraction is the nearest number of quarter turns.
     """
@@ -104,8 +109,8 @@ def angle(hi: float, lo: float) -> tuple[float, float, int]:
     weight = np.float64(LEAST_WEIGHT)
     carry = 0
     for column in range(FRACTION_DIGITS + 1):
-        hi_part = _column(hi_significand, hi_exponent, column)
-        lo_part = _column(lo_significand, lo_exponent, column)
+        hi_part = _column(hi_significand, hi_exponent + scale, column)
+        lo_part = _column(lo_significand, lo_exponent + scale, column)
         carry += (hi_part if hi > 0.0 else -hi_part) + (lo_part if lo > 0.0 else -lo_part)
         if column < FRACTION_DIGITS:
             digit = ((carry + HALF_DIGIT) & DIGIT_MASK) - HALF_DIGIT

@@ -532,6 +532,11 @@ def narrow_sin_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def narrow_sin_in_parts(hi: float, lo: float) -> tuple[float, float]:
+    return narrow_sin_sum(hi, lo), 0.0
+
+
+@kernel
 def narrow_cos_sum(hi: float, lo: float) -> float:
     shifted = fma(hi, INVERSE_PI_HI, -0.5) + ROUNDER
     turns = (shifted - ROUNDER) + 0.5

@@ -560,15 +560,27 @@ def _rest_of_turn(hi: float, lo: float, turns: float) -> tuple[float, float]:
 
 
 @kernel
-def _sine(r: float, rest: float, quadrant: int) -> float:
-    """sin(r + rest + quadrant pi/2) for |r| <= pi/4 and a rest of at most an ulp of r."""
+def _sine_in_parts(r: float, rest: float, quadrant: int) -> tuple[float, float]:
+    """sin(r + rest + quadrant pi/2) but for its sign, as a sum, for |r| <= pi/4 and a rest of at most an ulp of r."""
     z = r * r
     half = 0.5 * z
     whole = 1.0 - half
-    sine = r + fma(r * z, polynomial(z, WIDE_SIN), rest * whole)
-    cosine = whole + (((1.0 - whole) - half) + fma(z * z, polynomial(z, WIDE_COS), -r * rest))
-    value = sine if quadrant & 1 == 0 else cosine
+    sine = fma(r * z, polynomial(z, WIDE_SIN), rest * whole)
+    cosine = ((1.0 - whole) - half) + fma(z * z, polynomial(z, WIDE_COS), -r * rest)
+    odd = quadrant & 1 != 0
+    return whole if odd else r, cosine if odd else sine
+
+
+@kernel
+def _with_sign(value: float, quadrant: int) -> float:
     return float_of(bits_of(value) ^ ((quadrant & 2) << SECOND_BIT_TO_SIGN))
+
+
+@kernel
+def _sine(r: float, rest: float, quadrant: int) -> float:
+    """The same as a number, with its sign."""
+    hi, lo = _sine_in_parts(r, rest, quadrant)
+    return _with_sign(hi + lo, quadrant)
 
 
 @kernel
@@ -580,6 +592,16 @@ def wide_sin_sum(hi: float, lo: float) -> float:
 
 
 @kernel
+def wide_sin_in_parts(hi: float, lo: float) -> tuple[float, float]:
+    shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
+    r, rest = _rest_of_turn(hi, lo, shifted - ROUNDER)
+    quadrant = bits_of(shifted)
+    large, small = _sine_in_parts(r, rest, quadrant)
+    total = large + small
+    return _with_sign(total, quadrant), _with_sign((large - total) + small, quadrant)
+
+
+@kernel
 def wide_cos_sum(hi: float, lo: float) -> float:
     """cos(hi + lo) for |hi| <= TRIG_LIMIT."""
     shifted = fma(hi, INVERSE_HALF_PI_HI, ROUNDER)
@@ -588,18 +610,18 @@ def wide_cos_sum(hi: float, lo: float) -> float:
 
 
 @kernel
-def wide_sin_huge(hi: float, lo: float) -> float:
-    """sin(hi + lo) for any finite number."""
-    if abs(hi) <= TRIG_LIMIT:
+def wide_sin_huge(hi: float, lo: float, scale: int) -> float:
+    """sin((hi + lo) 2^scale) for any finite number."""
+    if (scale == 0) & (abs(hi) <= TRIG_LIMIT):
         return wide_sin_sum(hi, lo)
-    r, rest, quadrant = angle(hi, lo)
+    r, rest, quadrant = angle(hi, lo, scale)
     return _sine(r, rest, quadrant)
 
 
 @kernel
-def wide_cos_huge(hi: float, lo: float) -> float:
-    """cos(hi + lo) for any finite number."""
-    if abs(hi) <= TRIG_LIMIT:
+def wide_cos_huge(hi: float, lo: float, scale: int) -> float:
+    """cos((hi + lo) 2^scale) for any finite number."""
+    if (scale == 0) & (abs(hi) <= TRIG_LIMIT):
         return wide_cos_sum(hi, lo)
-    r, rest, quadrant = angle(hi, lo)
+    r, rest, quadrant = angle(hi, lo, scale)
     return _sine(r, rest, quadrant + 1)
