@@ -11,6 +11,7 @@ import mpmath as mp
 import numpy as np
 import oracle
 from actserve_server.activations.spec import Activation
+from actserve_server.elementary import FAST, NARROW, WIDE
 from actserve_server.kernels.compiler import load
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +24,9 @@ NEAR_ZERO = 0.25
 FLOAT64_NEAR_ZERO = 2.0**-50
 FLOAT32_NEAR_ZERO = 2.0**-45
 FAST_NEAR_ZERO = 2.0**-21
+
+LIMITS = sorted({precision[name] for precision in (WIDE, NARROW, FAST) for name in ("TRIG_LIMIT", "EXP_LIMIT")})
+"""Up to where quick kernels reach, or where others take another way, but for a small factor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +114,7 @@ def points(record: Activation, operation: str, params: tuple[float, ...], count:
             generator.choice([-1, 1], count)
             * 2.0 ** generator.uniform(information.minexp - information.nmant, information.maxexp - 1, count),
             generator.choice([-1, 1], count) * 2.0 ** generator.uniform(-30, 12, count),
+            generator.uniform(-1.5, 1.5, count) * generator.choice(LIMITS, count) * scale,
             np.array(corners),
             generator.choice(corners, count // 2)
             * (1 + generator.choice([-1, 1], count // 2) * 10 ** generator.uniform(-15, -1, count // 2)),

@@ -66,6 +66,12 @@ def compiled(name: str, precision: Precision, results: int = 1) -> Callable[...,
             for p in range(out.size):
                 out[p] = function(a[p], b[p])
 
+    elif count == 5:
+
+        def loop(out, a, b, c, d, e):  # type: ignore[no-untyped-def]
+            for p in range(out.size):
+                out[p] = function(a[p], b[p], c[p], d[p], e[p])
+
     elif name.endswith("_huge"):
 
         def loop(out, a, b, c):  # type: ignore[no-untyped-def]
@@ -300,14 +306,20 @@ def up_to_one(precision: Precision) -> tuple[Array, ...]:
     return (np.concatenate([spread(1e-30, 1.0, precision), np.array([0.0, 1.0], precision.points)]),)
 
 
-def gate_slope(growth: Real, hi: Real, lo: Real) -> Real:
+def gate_slope(y: Real, growth: Real, rest: Real, hi: Real, lo: Real) -> Real:
     share = 1 / (1 + mp.exp(-(hi + lo)))
-    return share + (growth + lo) * share * (1 - share)
+    return y * (share + (growth + rest) * share * (1 - share))
 
 
 def gates(precision: Precision) -> tuple[Array, ...]:
-    hi, lo = ordinary(precision)
-    return (2 * hi).astype(precision.points), hi, lo
+    y, hi = weighted(precision)
+    lo = ordinary(precision)[1]
+    return y, (2 * hi).astype(precision.points), lo, hi, lo
+
+
+def weighted(precision: Precision) -> tuple[Array, ...]:
+    hi, _ = ordinary(precision)
+    return _random().uniform(0.5, 2, hi.size).astype(precision.points), hi
 
 
 def powers(precision: Precision) -> tuple[Array, ...]:
@@ -333,7 +345,8 @@ CASES = (
     Case("log_of_more", mp.log1p, up_to_one, fast=1.5, narrow=3.2),
     # Where they cancel, errors count beside 1.
     Case("swish_slope", lambda hi, lo: silu_slope(hi + lo), ordinary, wide=4.5, fast=4.0, absolute=True),
-    Case("gate_slope", gate_slope, gates, wide=3.0, fast=3.0, absolute=True),
+    Case("scaled_swish_slope", lambda y, x: y * silu_slope(x), weighted, wide=4.5, fast=4.0, absolute=True),
+    Case("gate_slope", gate_slope, gates, wide=3.5, fast=3.0, absolute=True),
     Case("exp", mp.exp, lambda precision: (exponents(precision),), fast=1.0),
     Case("exp_sum", lambda hi, lo: mp.exp(hi + lo), exp_arguments, fast=1.0),
     Case("decay_sum", lambda hi, lo: mp.exp(hi + lo), decays),

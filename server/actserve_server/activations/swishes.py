@@ -21,10 +21,13 @@ from actserve_server.elementary import (
     quick_exp,
     quick_product,
     scaled_exp,
-    swish_slope,
+    scaled_swish_slope,
+    square_of_more,
     two_product,
     working,
 )
+
+TINY = 2.0**-50
 
 __all__ = ["ACON_C", "APTX", "E_SWISH", "FLATTEN_T_SWISH"]
 
@@ -52,7 +55,7 @@ def _quick_e_swish(x: float, beta: float) -> float:
 
 @kernel
 def _quick_e_swish_slope(x: float, beta: float) -> float:
-    return working(beta) * swish_slope(x, 0.0)
+    return scaled_swish_slope(working(beta), x)
 
 
 E_SWISH = Activation(
@@ -98,7 +101,7 @@ def _quick_flatten_t_swish(x: float, threshold: float) -> float:
 @kernel
 def _quick_flatten_t_swish_slope(x: float, threshold: float) -> float:
     bounded = max(x, 0.0)
-    return gate_slope(bounded, bounded, 0.0) if x > 0.0 else 0.0
+    return gate_slope(1.0, bounded, 0.0, bounded, 0.0) if x > 0.0 else 0.0
 
 
 FLATTEN_T_SWISH = Activation(
@@ -161,8 +164,14 @@ def _two_lines_slope(right: float, left: float, hi: float, lo: float) -> float:
 
 
 @kernel
+def _are_tiny(right: float, left: float) -> bool:
+    """Whether one of the slopes is tiny, but not 0."""
+    return (0.0 < abs(right) < TINY) | (0.0 < abs(left) < TINY)
+
+
+@kernel
 def _quick_two_lines(x: float, right: float, left: float, hi: float, lo: float) -> float:
-    """_two_lines for |hi| <= EXP_LIMIT."""
+    """_two_lines for |hi| <= half of EXP_LIMIT, where no product of a slope that is not tiny and the exponential underflows."""
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
     decay = quick_exp(-abs(hi), -lo if hi > 0.0 else lo)
@@ -174,9 +183,10 @@ def _quick_two_lines_slope(right: float, left: float, hi: float, lo: float) -> f
     near = right if hi >= 0.0 else left
     far = left if hi >= 0.0 else right
     growth = abs(hi)
-    decay = quick_exp(-growth, -lo if hi > 0.0 else lo)
-    fading = far * decay * ((1.0 - growth) + decay)
-    return fma(near, fma(decay, 1.0 + growth, 1.0), fading) / ((1.0 + decay) * (1.0 + decay))
+    rest = -lo if hi > 0.0 else lo
+    decay = quick_exp(-growth, rest)
+    fading = far * (decay * ((1.0 - growth) + (decay + rest)))
+    return fma(near, fma(decay, 1.0 + growth, 1.0), fading) / square_of_more(decay)
 
 
 # beta (p1 - p2) x as hi + lo. What depends on parameters alone is float64 in every precision, and is computed once.
@@ -211,7 +221,8 @@ def _acon_c_slope(x: float, p1: float, p2: float, beta: float) -> float:
 @kernel
 def _acon_c_reach(p1: float, p2: float, beta: float) -> float:
     gain, _ = _acon_gain(p1, p2, beta)
-    return min(EXP_LIMIT / abs(working(gain)), LARGEST)
+    reach = min(0.5 * EXP_LIMIT / abs(working(gain)), LARGEST)
+    return 0.0 if _are_tiny(p1, p2) else reach
 
 
 @kernel
@@ -285,7 +296,9 @@ def _aptx_slope(x: float, alpha: float, beta: float, gamma: float) -> float:
 
 @kernel
 def _aptx_reach(alpha: float, beta: float, gamma: float) -> float:
-    return min(0.5 * EXP_LIMIT / abs(working(beta)), LARGEST)
+    right, left = _aptx_lines(alpha, gamma)
+    reach = min(0.25 * EXP_LIMIT / abs(working(beta)), LARGEST)
+    return 0.0 if _are_tiny(right, left) else reach
 
 
 @kernel

@@ -49,8 +49,10 @@ For the quick kernels of records, in fewer instructions:
 
     quick_product(a, x)     two_product where it neither overflows nor underflows
     quick_exp(hi, lo)       exp_sum for |hi| <= EXP_LIMIT
-    gate_slope(g, hi, lo)   s + g s (1 - s), where s = 1/(1 + exp(-(hi + lo))) and |hi| <= EXP_LIMIT; g lacks lo, too
+    square_of_more(e)       (1 + e)^2 for e >= 0; rounded once in FAST, where e < 2^24
+    gate_slope(y, g, rest, hi, lo)   y (s + (g + rest) s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and |hi| <= EXP_LIMIT
     swish_slope(hi, lo)     the derivative of z/(1 + exp(-z)) at hi + lo, for |hi| <= EXP_LIMIT
+    scaled_swish_slope(y, x)   y times that derivative at x
 
 For sums along slices, whose totals are float64 in every precision:
 
@@ -117,8 +119,10 @@ _NAMES = (
     "log_of_more",
     "quick_product",
     "quick_exp",
+    "square_of_more",
     "gate_slope",
     "swish_slope",
+    "scaled_swish_slope",
 )
 _POWERS = ("power", "lower_power", "log_in_parts")
 _SLOPES = ("SMISH_SLOPE", "LOGISH_SLOPE", "SERF_SLOPE", "TANH_EXP_SLOPE", "PHISH_SLOPE")
@@ -183,8 +187,10 @@ silu_slope_quotient = wide.wide_silu_slope_quotient
 log_of_more = wide.wide_log_of_more
 quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
+square_of_more = wide.wide_square_of_more
 gate_slope = wide.wide_gate_slope
 swish_slope = wide.wide_swish_slope
+scaled_swish_slope = wide.wide_scaled_swish_slope
 SMISH_SLOPE: tuple[float, ...] = WIDE["SMISH_SLOPE"]
 LOGISH_SLOPE: tuple[float, ...] = WIDE["LOGISH_SLOPE"]
 SERF_SLOPE: tuple[float, ...] = WIDE["SERF_SLOPE"]

@@ -517,17 +517,39 @@ FAST_SILU_ROOT_LO = 1.297928265020314e-08
 
 
 @kernel
-def fast_gate_slope(growth: float, hi: float, lo: float) -> float:
-    grown = fast_quick_exp(hi, lo)
-    inverse = 1.0 / (1.0 + grown)
-    return (grown * inverse) * (((1.0 + growth) + (grown + lo)) * inverse)
+def fast_square_of_more(e: float) -> float:
+    """(1 + e)^2 for e >= 0, rounded once where e < 2^24."""
+    more = 2.0 + e
+    lost = e - (more - 2.0)
+    return fma(e, more, fma(e, lost, 1.0))
+
+
+# Every rounding counts, or there would be more than four units of them. Where y and the rest add to them, the product's and the
+# quotient's own are made good. e^z is the rounded one throughout, for so its error cancels; beyond 40 the slope is y to all digits.
+@kernel
+def fast_gate_slope(y: float, growth: float, rest: float, hi: float, lo: float) -> float:
+    grown = fast_quick_exp(min(hi, 40.0), lo)
+    total = fma(y, grown, fma(y, rest, fma(y, growth, y)))
+    square = fast_square_of_more(grown)
+    inverse = 1.0 / square
+    above = grown * total
+    quotient = above * inverse
+    return fma(fma(-quotient, square, above) + fma(grown, total, -above), inverse, quotient)
 
 
 @kernel
 def fast_swish_slope(hi: float, lo: float) -> float:
     distance = ((hi - FAST_SILU_ROOT_HI) - FAST_SILU_ROOT_LO) + lo
-    closed = fast_gate_slope(hi, hi, lo)
+    grown = fast_quick_exp(min(hi, 40.0), lo)
+    closed = grown * ((1.0 + hi) + lo + grown) / fast_square_of_more(grown)
     return distance * fast_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
+
+
+@kernel
+def fast_scaled_swish_slope(y: float, x: float) -> float:
+    distance = (x - FAST_SILU_ROOT_HI) - FAST_SILU_ROOT_LO
+    closed = fast_gate_slope(y, x, 0.0, x, 0.0)
+    return y * distance * fast_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
 
 
 @kernel

@@ -30,6 +30,7 @@ from actserve_server.elementary.wide import (
     SQRT_HALF_BITS,
     wide_cos_huge,
     wide_sin_huge,
+    wide_square_of_more,
 )
 
 CHUNK = 4096
@@ -498,21 +499,29 @@ def narrow_silu_slope_quotient(d: float) -> float:
     return polynomial(d, NARROW_SILU_SLOPE)
 
 
+narrow_square_of_more = wide_square_of_more
+
+
 # With an exponential this good the closed form is wrong by 2^-51 where its terms cancel, which no float32 of their size shows:
 # there the quotient would be the longer way, and `lo` is nothing.
 @kernel
-def narrow_gate_slope(growth: float, hi: float, lo: float) -> float:
+def narrow_gate_slope(y: float, growth: float, rest: float, hi: float, lo: float) -> float:
     shifted = fma(hi, LOG2_E_HI, ROUNDER)
     r = fma(shifted - ROUNDER, -(LN2_HI + LN2_LO), hi)
     power = 1.0 + fma(r * r, polynomial(r, NARROW_CANCELLING_EXP), r)
     grown = float_of(bits_of(power) + (bits_of(shifted) << MANTISSA_BITS))
     whole = 1.0 + grown
-    return grown * (whole + growth) / (whole * whole)
+    return y * grown * (whole + growth) / (whole * whole)
 
 
 @kernel
 def narrow_swish_slope(hi: float, lo: float) -> float:
-    return narrow_gate_slope(hi, hi, lo)
+    return narrow_gate_slope(1.0, hi, lo, hi, lo)
+
+
+@kernel
+def narrow_scaled_swish_slope(y: float, x: float) -> float:
+    return y * narrow_swish_slope(x, 0.0)
 
 
 # One polynomial from -pi/2 to pi/2 is shorter than two and a choice, and precise enough here.

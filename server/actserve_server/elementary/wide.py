@@ -532,19 +532,30 @@ NEAR_ROOT = 0.25
 
 
 @kernel
-def wide_gate_slope(growth: float, hi: float, lo: float) -> float:
-    """s + growth s (1 - s), where s = 1/(1 + exp(-(hi + lo))), for |hi| <= EXP_LIMIT; lo is also what growth lacks."""
+def wide_square_of_more(e: float) -> float:
+    whole = 1.0 + e
+    return whole * whole
+
+
+@kernel
+def wide_gate_slope(y: float, growth: float, rest: float, hi: float, lo: float) -> float:
+    """y (s + (growth + rest) s (1 - s)), where s = 1/(1 + exp(-(hi + lo))), for |hi| <= EXP_LIMIT."""
     grown = wide_quick_exp(hi, lo)
     whole = 1.0 + grown
-    return grown * ((1.0 + growth) + (grown + lo)) / (whole * whole)
+    return y * (grown * ((1.0 + growth) + (grown + rest))) / (whole * whole)
 
 
 @kernel
 def wide_swish_slope(hi: float, lo: float) -> float:
     """The derivative of z/(1 + exp(-z)) at z = hi + lo, for |hi| <= EXP_LIMIT."""
     distance = ((hi - SILU_ROOT_HI) - SILU_ROOT_LO) + lo
-    closed = wide_gate_slope(hi, hi, lo)
+    closed = wide_gate_slope(1.0, hi, lo, hi, lo)
     return distance * wide_silu_slope_quotient(distance) if abs(distance) < NEAR_ROOT else closed
+
+
+@kernel
+def wide_scaled_swish_slope(y: float, x: float) -> float:
+    return y * wide_swish_slope(x, 0.0)
 
 
 @kernel
