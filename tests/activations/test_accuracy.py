@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import accuracy
+import bounds
 import hypothesis
 import hypothesis.extra.numpy as npst
 import hypothesis.strategies as st
@@ -47,14 +47,14 @@ def run(record: Activation, operation: str, x: np.ndarray[Any, Any], params: tup
 @pytest.mark.parametrize(("record", "given"), CASES)
 def test_kernel_is_the_formula(record: Activation, given: dict[str, Value], operation: str) -> None:
     params = oracle.parameters(record, given)
-    single, double = accuracy.points(record, operation, params, COUNT)
-    roots = accuracy.zeros(record, operation, params)
+    single, double = bounds.points(record, operation, params, COUNT)
+    roots = bounds.zeros(record, operation, params)
     failures: list[str] = []
-    for form in accuracy.FORMS:
+    for form in bounds.FORMS:
         if form.name == "fast" and not all(map(fits_single, params)):
             continue  # then the exact kernel answers
         x = np.concatenate([single, double]) if form.name == "float64" else single
-        failures += accuracy.worst(record, operation, form, x, params, roots).failures
+        failures += bounds.worst(record, operation, form, x, params, roots).failures
     assert not failures, f"{len(failures)} of them: " + "\n".join(failures[:8])
 
 
@@ -85,13 +85,13 @@ def test_single_precision_gives_the_bits_of_float64(record: Activation, given: d
 @EVERY
 def test_vjp_is_the_derivative_times_upstream_rounded_once(record: Activation, dtype: Any) -> None:
     params = oracle.parameters(record)
-    x = accuracy.points(record, "derivative", params, COUNT)[0].astype(dtype)
+    x = bounds.points(record, "derivative", params, COUNT)[0].astype(dtype)
     upstream = np.random.default_rng(4).standard_normal(x.size).astype(dtype)
     out = np.empty_like(x)
     load(record, "vjp", dtype)(x, upstream, out, params)
     with np.errstate(over="ignore"):
         wide = run(record, "derivative", x.astype(np.float64), params) * upstream
-    slack = accuracy.FLOAT32_NEAR_ZERO if dtype is np.float32 else accuracy.FLOAT64_NEAR_ZERO
+    slack = bounds.FLOAT32_NEAR_ZERO if dtype is np.float32 else bounds.FLOAT64_NEAR_ZERO
     for result, expected, factor in zip(out.tolist(), wide.tolist(), upstream.tolist(), strict=True):
         if math.isinf(result) or math.isinf(expected):
             with np.errstate(over="ignore"):
@@ -157,14 +157,14 @@ def test_parameter_gradients_are_the_derivatives(record: Activation) -> None:
                 assert abs(rise / (2 * step) - exact) <= mp.mpf(10) ** -50 * max(1, abs(exact))
 
 
-@pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", bounds.FORMS, ids=lambda form: form.name)
 @EVERY
-def test_infinities_give_the_limits(record: Activation, form: accuracy.Form) -> None:
+def test_infinities_give_the_limits(record: Activation, form: bounds.Form) -> None:
     x = np.array([-math.inf, math.inf], form.dtype)
     params = oracle.parameters(record)
     expected = np.array(record.limits, form.dtype)
-    forward = accuracy.run(record, "forward", form, x, params)
-    derivative = accuracy.run(record, "derivative", form, x, params)
+    forward = bounds.run(record, "forward", form, x, params)
+    derivative = bounds.run(record, "derivative", form, x, params)
     if form.name == "fast":
         np.testing.assert_allclose(forward, expected[:2], rtol=5e-7)
         np.testing.assert_allclose(derivative, expected[2:], rtol=5e-7)
@@ -175,21 +175,21 @@ def test_infinities_give_the_limits(record: Activation, form: accuracy.Form) -> 
     np.testing.assert_array_equal(derivative, expected[2:])
 
 
-@pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", bounds.FORMS, ids=lambda form: form.name)
 @pytest.mark.parametrize("operation", ["forward", "derivative"])
 @EVERY
-def test_nan_stays_nan_and_alone(record: Activation, operation: str, form: accuracy.Form) -> None:
+def test_nan_stays_nan_and_alone(record: Activation, operation: str, form: bounds.Form) -> None:
     x = np.full(37, 0.5, form.dtype)
     x[::5] = math.nan
-    results = accuracy.run(record, operation, form, x, oracle.parameters(record))
+    results = bounds.run(record, operation, form, x, oracle.parameters(record))
     np.testing.assert_array_equal(np.isnan(results), np.isnan(x))
 
 
-@pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", bounds.FORMS, ids=lambda form: form.name)
 @EVERY
-def test_signed_zeros(record: Activation, form: accuracy.Form) -> None:
+def test_signed_zeros(record: Activation, form: bounds.Form) -> None:
     """f(-0.0) is -0.0 where f is odd around 0, and +0.0 where it is 0 on the left or touches it."""
-    results = accuracy.run(record, "forward", form, np.array([0.0, -0.0], form.dtype), oracle.parameters(record))
+    results = bounds.run(record, "forward", form, np.array([0.0, -0.0], form.dtype), oracle.parameters(record))
     if results[0] == 0:
         left, right = (oracle.value(record, x, oracle.parameters(record)) for x in (-(2.0**-60), 2.0**-60))
         assert not np.signbit(results[0])
@@ -199,11 +199,11 @@ def test_signed_zeros(record: Activation, form: accuracy.Form) -> None:
             assert np.signbit(results[1]) == (left == -right)
 
 
-@pytest.mark.parametrize("form", accuracy.FORMS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", bounds.FORMS, ids=lambda form: form.name)
 @EVERY
-def test_a_piece_has_the_bits_of_the_whole(record: Activation, form: accuracy.Form) -> None:
+def test_a_piece_has_the_bits_of_the_whole(record: Activation, form: bounds.Form) -> None:
     params = oracle.parameters(record)
-    x = accuracy.points(record, "derivative", params, COUNT)[form.name == "float64"]
-    whole = accuracy.run(record, "derivative", form, x, params)
-    pieces = [accuracy.run(record, "derivative", form, piece, params) for piece in np.array_split(x, 41)]
+    x = bounds.points(record, "derivative", params, COUNT)[form.name == "float64"]
+    whole = bounds.run(record, "derivative", form, x, params)
+    pieces = [bounds.run(record, "derivative", form, piece, params) for piece in np.array_split(x, 41)]
     assert np.concatenate(pieces).tobytes() == whole.tobytes()

@@ -109,9 +109,11 @@ def _quick_squareplus(x: float, b: float) -> float:
 @kernel
 def _quick_squareplus_slope(x: float, b: float) -> float:
     magnitude = abs(x)
-    root = sqrt(fma(magnitude, magnitude, working(b)))
-    whole = magnitude + root
-    return 0.5 * (whole if x > 0.0 else working(b)) / (root if x > 0.0 else root * whole)
+    square = fma(magnitude, magnitude, working(b))
+    root = sqrt(square)
+    numerator = magnitude + root if x > 0.0 else working(b)
+    # The square is rounded less often than a product with the root.
+    return 0.5 * numerator / (root if x > 0.0 else fma(magnitude, root, square))
 
 
 SQUAREPLUS = Activation(
@@ -156,7 +158,7 @@ def _inverse_root_slope(x: float, alpha: float) -> float:
     magnitude = min(abs(x), LARGEST)
     hi, lo = two_product(alpha, magnitude)
     whole = fma(hi, magnitude, 1.0)
-    v = whole + lo * magnitude if whole <= LARGEST else whole
+    v = fma(hi, magnitude, fma(lo, magnitude, 1.0)) if whole <= LARGEST else whole
     return SMALL / (v * (SMALL * sqrt(v)))
 
 
@@ -169,7 +171,7 @@ def _inverse_root_reach(alpha: float) -> float:
 @kernel
 def _quick_inverse_root_slope(x: float, alpha: float) -> float:
     hi, lo = quick_product(alpha, x)
-    v = fma(hi, x, 1.0) + lo * x
+    v = fma(hi, x, fma(lo, x, 1.0))
     return 1.0 / (v * sqrt(v))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from actserve_server.activations.spec import Activation, Exact, Traits, kernel
-from actserve_server.elementary import expm1, fma, offset, scaled_exp
+from actserve_server.elementary import expm1, fma, offset, scaled_exp, square_of_more
 
 __all__ = ["ELISH", "HARD_ELISH"]
 
@@ -37,7 +37,7 @@ def _elish(x: float) -> float:
 def _elish_slope(x: float) -> float:
     magnitude = -min(abs(x), 1500.0)
     decay = scaled_exp(1.0, magnitude, 0.0)
-    square = fma(decay, 2.0 + decay, 1.0)
+    square = square_of_more(decay)
     rise = expm1(offset(min(x, 0.0), ELISH_ROOT_HI, ELISH_ROOT_LO))
     factor = fma(rise, AT_ELISH_ROOT * decay, rise)
     right = fma(decay, 1.0 - magnitude, 1.0) / square

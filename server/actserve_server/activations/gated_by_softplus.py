@@ -64,8 +64,10 @@ def _mish_slope(x: float) -> float:
     second = fma(4.0, bounded, 6.0)
     left = fma(decay, fma(decay, 4.0 + decay, second), first)
     right = fma(decay, fma(decay, fma(decay, first, second), 4.0), 1.0)
-    below = fma(decay, decay + 2.0, 2.0) if x < 0.0 else fma(2.0 * decay, decay, fma(2.0, decay, 1.0))
-    share = (left if x < 0.0 else right) / (below * below)
+    # The square of what is below, whose rounding would count twice.
+    below_left = fma(decay, fma(decay, fma(decay, 4.0 + decay, 8.0), 8.0), 4.0)
+    below_right = fma(decay, fma(decay, fma(decay, fma(4.0, decay, 8.0), 8.0), 4.0), 1.0)
+    share = (left if x < 0.0 else right) / (below_left if x < 0.0 else below_right)
     return decayed(share, magnitude, 0.0) if x < 0.0 else share
 
 
@@ -116,8 +118,9 @@ def _smish_slope(x: float) -> float:
     third = fma(8.0, bounded, 28.0)
     left = fma(decay, fma(decay, fma(15.0, decay, third), second), first)
     right = fma(decay, fma(decay, fma(decay, first, second), third), 15.0)
-    below = fma(decay, fma(5.0, decay, 6.0), 2.0) if x < 0.0 else fma(decay, fma(2.0, decay, 6.0), 5.0)
-    share = (left if x < 0.0 else right) / (below * below)
+    below_left = fma(decay, fma(decay, fma(decay, fma(25.0, decay, 60.0), 56.0), 24.0), 4.0)
+    below_right = fma(decay, fma(decay, fma(decay, fma(4.0, decay, 24.0), 56.0), 60.0), 25.0)
+    share = (left if x < 0.0 else right) / (below_left if x < 0.0 else below_right)
     value = decayed(share, magnitude, 0.0) if x < 0.0 else share
     around = offset(x, SMISH_ROOT_HI, SMISH_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, SMISH_SLOPE)
     return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else value

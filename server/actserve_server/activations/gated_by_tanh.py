@@ -48,6 +48,16 @@ CUBIC_TAIL = -8.0
 """Below it, gelu(x) is so small that its tanh is gelu(x) itself."""
 
 
+# Every rounding counts where the two cancel in part: so those of products are made good, and (g + 2)^2 is a sum that is rounded last.
+@kernel
+def _sum_of_tanh(t: float, x: float, y: float) -> float:
+    """tanh(t) + x y of its derivative, for t from 0 to TANH_END."""
+    g = expm1(2.0 * t)
+    w = 4.0 * x * y
+    rest = fma(4.0 * x, y, -w)
+    return (fma(g, g + 2.0, fma(w, g, rest)) + w) / fma(g, g + 4.0, 4.0)
+
+
 @kernel
 def _tanh_exp(x: float) -> float:
     exponent = min(x, EXP_END)
@@ -62,9 +72,7 @@ def _tanh_exp_slope(x: float) -> float:
     exponent = min(x, EXP_END)
     bounded = min(max(x, -SIGMOID_END), EXP_END)
     inner = min(exp_sum(exponent, 0.0), TANH_END)
-    growth = expm1(2.0 * inner)
-    whole = growth + 2.0
-    value = fma(growth, whole, 4.0 * bounded * inner * (growth + 1.0)) / (whole * whole)
+    value = _sum_of_tanh(inner, bounded, inner)
     far = decayed(1.0 + bounded, exponent, 0.0) if x < LINEAR_TAIL else value
     around = offset(x, TANH_EXP_ROOT_HI, TANH_EXP_ROOT_LO) * polynomial(x - SLOPE_MIDDLE, TANH_EXP_SLOPE)
     return around if abs(x - SLOPE_MIDDLE) < SLOPE_REACH else far
@@ -97,9 +105,7 @@ def _lisht(x: float) -> float:
 @kernel
 def _lisht_slope(x: float) -> float:
     a = min(abs(x), TANH_END)
-    growth = expm1(2.0 * a)
-    whole = growth + 2.0
-    return copysign(fma(growth, whole, 4.0 * a * (growth + 1.0)) / (whole * whole), x)
+    return copysign(_sum_of_tanh(a, a, 1.0), x)
 
 
 LISHT = Activation(
@@ -135,9 +141,7 @@ def _phish_slope(x: float) -> float:
     density_rest = fma(a, INVERSE_SQRT_2PI_LO, -tail)
     value = decayed(fma(a, INVERSE_SQRT_2PI_HI, density_rest), hi, lo)
     slope = 1.0 + value if x >= 0.0 else -value
-    growth = expm1(2.0 * min(inner, TANH_END))
-    whole = growth + 2.0
-    near = fma(growth, whole, 4.0 * min(x, TANH_END) * slope * (growth + 1.0)) / (whole * whole)
+    near = _sum_of_tanh(min(inner, TANH_END), min(x, TANH_END), slope)
     far = decayed(a * fma(a, INVERSE_SQRT_2PI_HI, density_rest - tail), hi, lo)
     closed = far if x < CUBIC_TAIL else near
     around = offset(x, PHISH_ROOT_HI, PHISH_ROOT_LO) * polynomial(x - PHISH_MIDDLE, PHISH_SLOPE)

@@ -47,7 +47,7 @@ def _xielu(x: float, alpha_p: float, alpha_n: float, beta: float, eps: float) ->
     hi, lo = two_product(tilt, left if tilt != 0.0 else max(left, -1.0))
     lo = fma(working(_difference_rest(beta, alpha_n, tilt)), max(left, -LARGEST), lo)
     line = hi - depth
-    rest = _difference_rest(hi, depth, line) + lo
+    rest = _difference_rest(hi, depth, line) + (lo - working(alpha_n - depth))
     far = fma(depth, exp(left), line) + (rest if abs(line) < LARGEST else 0.0)
     near = x * fma(depth, x * polynomial(x, EXP_REST), working(beta))
     clipped = fma(depth, expm1(working(eps)), hi) + lo
