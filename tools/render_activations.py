@@ -227,7 +227,8 @@ def page(curves: set[str]) -> str:
         "Curves show f(x) in blue and f'(x) in dashed red over [-5, 5]: along an axis, of the first element of [x, 0]; of a gated",
         "unit, over u where v = 1. Formulas are Python expressions; at a kink the corner belongs to the inactive branch.",
         "A `preset` resolves a library's name, and its defaults where they differ from ours. Errors are the largest that",
-        "`make accuracy` found at stratified points, away from zeros, in units in the last place; of 16 bits it tries all inputs.",
+        "`make accuracy` found, away from zeros, in units in the last place: at stratified points, and in float32 at two million",
+        "more; of 16 bits it tries all inputs.",
         "",
     ]
     for kind, title in KINDS.items():

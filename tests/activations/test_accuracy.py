@@ -16,7 +16,7 @@ import numpy as np
 import oracle
 import pytest
 from actserve_client import Client
-from actserve_server.activations.catalogue import CATALOGUE
+from actserve_server.activations.catalogue import CATALOGUE, find
 from actserve_server.activations.spec import Activation, Value
 from actserve_server.kernels.compiler import load
 from actserve_server.kernels.forms import SIXTEEN_BITS
@@ -207,3 +207,19 @@ def test_a_piece_has_the_bits_of_the_whole(record: Activation, form: bounds.Form
     whole = bounds.run(record, "derivative", form, x, params)
     pieces = [bounds.run(record, "derivative", form, piece, params) for piece in np.array_split(x, 41)]
     assert np.concatenate(pieces).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("sin", "omega"), ("cos", "omega"), ("snake", "alpha")])
+@pytest.mark.parametrize("x", [2.718281828459045, -1.7976931348623157e308, 1e-12, -3e-30])
+@pytest.mark.parametrize("factor", [1e308, 30.0, 0.3])
+def test_angles_of_every_size(name: str, parameter: str, factor: float, x: float) -> None:
+    """Beyond the largest number, and so small that a table of digits has nothing for them."""
+    record = find(name)
+    assert isinstance(record, Activation)
+    params = oracle.parameters(record, {parameter: factor})
+    for operation in ("forward", "derivative"):
+        (result,) = bounds.run(record, operation, bounds.FORMS[2], np.array([x]), params).tolist()
+        with mp.workdps(1000):
+            scale = abs(mp.mpf(factor)) if name != "snake" and operation == "derivative" else mp.mpf(1)
+            exact = oracle.value(record, x, params, derivative=operation == "derivative")
+            assert abs(mp.mpf(result) - exact) <= 4 * oracle.ulp(exact, np.float64) + scale * mp.mpf(2) ** -50

@@ -194,7 +194,7 @@ def test_jacobian_is_the_formula(record: AxisActivation, given: dict[str, Any], 
     np.testing.assert_array_equal(np.einsum("iji->ij", results), jacobian_diagonal(record, x, **given))
 
 
-@pytest.mark.parametrize("alpha", [1.001, 1.1, 1.3, 1.7, 1.95, 1.999, 2.2, 5.0, 10.0])
+@pytest.mark.parametrize("alpha", [1 + 1e-12, 1 + 1e-8, 1.001, 1.1, 1.3, 1.7, 1.95, 1.999, 2.2, 5.0, 10.0])
 def test_entmax_at_the_edge_of_its_support(alpha: float) -> None:
     """The last element with a share has one however small it is, and no other is taken in for it."""
     edges = [
@@ -202,6 +202,7 @@ def test_entmax_at_the_edge_of_its_support(alpha: float) -> None:
         [0.0, -1.0 + 2.0**-52, *[-2.0] * 6],
         [0.0, 0.0, -1e-300, -1e-17, -1e-16, -1.0, -1.0, -1.0],
         [0.0, *[-0.99] * 7],
+        [0.0, -0.5, -0.998, -1.0, *[-2.0] * 4],
         np.random.default_rng(3).standard_normal(8).tolist(),
         (np.random.default_rng(4).standard_normal(8) / 8).tolist(),
     ]
@@ -241,6 +242,41 @@ def test_vjp_is_the_transposed_jacobian(record: AxisActivation, given: dict[str,
         for i in range(x.shape[0]):
             product = mp.fsum(exact[k][i] * upstream[k] for k in range(x.shape[0]))
             assert abs(mp.mpf(float(results[i, j])) - product) <= 8 * oracle.ulp(sizes[i], dtype)
+
+
+@pytest.mark.parametrize("alpha", [1.001, 1.2, 1.9, 2.0, 2.5, 12.0, 40.0])
+def test_vjp_of_steep_slopes(alpha: float) -> None:
+    """A small share has a large slope where alpha is more than 2, and its product is a sum of what cancels."""
+    generator = np.random.default_rng(5)
+    x = np.concatenate(
+        [generator.standard_normal((5, 8)) / (alpha - 1) * scale for scale in (0.1, 1.0)]
+        + [np.array([[0.0, -0.0814 * 11 / (alpha - 1), -1.0, -1.0, -1.0]]).T],
+        axis=1,
+    )
+    g = generator.standard_normal(x.shape)
+    results = vjp(ENTMAX, x, g, alpha=alpha)
+    for j in range(x.shape[1]):
+        exact = oracle.slice_jacobian(ENTMAX, x[:, j].tolist(), (alpha,))
+        for i in range(x.shape[0]):
+            terms = [exact[k][i] * mp.mpf(float(g[k, j])) for k in range(x.shape[0])]
+            size = mp.fsum(map(abs, terms))
+            assert abs(mp.mpf(float(results[i, j])) - mp.fsum(terms)) <= 16 * oracle.ulp(size, np.float64)
+
+
+def test_a_slope_beyond_all_numbers_spoils_nothing() -> None:
+    x = np.array([[0.0, -0.02564102564102563]]).T
+    slopes = jacobian(ENTMAX, x, alpha=40.0)[:, 0]
+    assert 0 < forward(ENTMAX, x, alpha=40.0)[1, 0] < 1e-15
+    np.testing.assert_allclose(slopes, [[1.0, -1.0], [-1.0, 1.0]], rtol=1e-12)
+    np.testing.assert_allclose(vjp(ENTMAX, x, np.array([[1.0], [0.25]]), alpha=40.0), [[0.75], [-0.75]], rtol=1e-12)
+
+
+def test_a_share_next_to_the_smallest_numbers_is_no_zero() -> None:
+    for alpha, below in ((1.001, -500.0), (1.01, -99.8)):
+        share = forward(ENTMAX, np.array([[0.0, below]]).T, alpha=alpha)[1, 0]
+        (_, exact) = oracle.slice_values(ENTMAX, [0.0, below], (alpha,))
+        assert oracle.error_in_ulp(float(share), exact, np.float64) <= 4
+    assert forward(ENTMAX, np.array([[0.5, 1e-18]]).T, alpha=3.0)[1, 0] == pytest.approx(1e-18, rel=1e-9)
 
 
 @DTYPES

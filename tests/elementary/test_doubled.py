@@ -42,6 +42,7 @@ def errors(
         for a, b, result, more in zip(*(v.tolist() for v in (hi, lo, out, rest)), strict=True):
             true = exact(mp.mpf(a) + mp.mpf(b))
             error = abs(mp.mpf(result) + mp.mpf(more) - true)
+            assert mp.isfinite(error)
             if error > absolute:
                 worst = max(worst, error / abs(true))
         return float(mp.log(worst, 2))

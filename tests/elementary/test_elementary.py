@@ -342,6 +342,7 @@ CASES = (
     Case("power", mp.power, powers, wide=1.0, fast=1.0, narrow=60),
     Case("lower_power", lambda u, v: mp.power(u, v - 1), powers, wide=1.0, fast=1.0, narrow=60),
     Case("quick_exp", lambda hi, lo: mp.exp(hi + lo), ordinary, fast=1.2),
+    Case("square_of_more", lambda e: (1 + e) ** 2, up_to_one, wide=1.6, fast=0.54),
     Case("log_of_more", mp.log1p, up_to_one, fast=1.5, narrow=3.2),
     # Where they cancel, errors count beside 1.
     Case("swish_slope", lambda hi, lo: silu_slope(hi + lo), ordinary, wide=4.5, fast=4.0, absolute=True),
@@ -458,6 +459,19 @@ def test_the_normal_tail_comes_in_parts(prefix: str) -> None:
     a = tail_arguments(precision)[0].astype(precision.dtype)
     above, below = compiled("normal_tail_parts", precision, results=2)(a)
     assert np.array_equal(above / below, compiled("scaled_normal_tail", precision)(a))
+
+
+@pytest.mark.parametrize(("prefix", "bits"), [("wide", 54), ("fast", 25), ("narrow", 40)])
+def test_a_sine_comes_in_parts(prefix: str, bits: int) -> None:
+    precision = PRECISIONS[prefix]
+    x = _random().uniform(-300, 300, 2000).astype(precision.points).astype(precision.dtype)
+    hi, lo = compiled("sin_in_parts", precision, results=2)(x, np.zeros_like(x))
+    if precision is not NARROW:
+        assert np.array_equal(hi, compiled("sin_sum", precision)(x, np.zeros_like(x)))
+    with mp.workdps(60):
+        for value, rest, point in zip(hi.tolist(), lo.tolist(), x.tolist(), strict=True):
+            exact = mp.sin(mp.mpf(point))
+            assert abs(mp.mpf(value) + mp.mpf(rest) - exact) <= abs(exact) * mp.mpf(2) ** -bits
 
 
 @pytest.mark.parametrize("prefix", ["wide", "fast"])

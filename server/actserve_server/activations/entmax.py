@@ -2,8 +2,13 @@
 
 The words of `sparse_maps` hold here too. At 1, 1.5 and 2 the exact algorithms of softmax, entmax15 and sparsemax are used.
 Elsewhere the smallest element whose probability is more than 0 is looked for, the anchor; tau lies some d below it. Then
-an element's h - tau is its distance from the anchor plus d, none of which cancels: every probability, however small, is
-right to its last digits. d is found by Newton's method, at the end from sums of some 95 bits.
+an element's h - tau is its distance from the anchor plus d, none of which cancels: every probability is as good as d. That is
+found by Newton's method, at the end from sums of some 95 bits: right to the last digits, unless it is itself some 2^-40 of what it
+is a difference of.
+
+Slopes, of which the gradients are made, are large where alpha is more than 2 and a probability is small. So sums are taken relative
+to the element with the greatest slope, the winner, by whose inverse slope w they are divided: with O the sum of all other slopes
+they are s_i (g_i - g_w) - s_i w sum(s (g - g_w))/(1 + w O), and for the winner itself, where s_i w is 1, nothing overflows.
 """
 
 from __future__ import annotations
@@ -17,7 +22,6 @@ from actserve_server.activations.softmax import OTHERS as SHARE_OTHERS
 from actserve_server.activations.softmax import share_of, share_slope
 from actserve_server.activations.sparse_maps import (
     MAXIMUM,
-    MEAN,
     OTHERS,
     TAU,
     TAU_REST,
@@ -26,12 +30,12 @@ from actserve_server.activations.sparse_maps import (
     excess,
     fill_quadratic,
     fill_uniform,
+    maximum_of,
     no_threshold,
     scaled_difference,
-    slope_of,
 )
 from actserve_server.activations.spec import AxisActivation, Parameter, ParameterGradient, Traits, kernel
-from actserve_server.elementary import exp_of_difference, fma, log1p
+from actserve_server.elementary import exp_of_difference, log1p
 from actserve_server.elementary.doubled import exp_pair, log_pair
 from actserve_server.elementary.pairs import add_pair, product_pair, quotient_pair, sum_pair
 from actserve_server.elementary.powers import wide_log_in_parts
@@ -40,28 +44,34 @@ from actserve_server.elementary.wide import wide_exp_sum, wide_log
 __all__ = ["ENTMAX"]
 
 ANCHOR, DISTANCE, DISTANCE_REST = MAXIMUM, TAU, TAU_REST
-"""Rows of the state, between 1 and 2 and beyond: the anchor, and d in two parts. WINNER is the greatest slope, and OTHERS all
-other ones together: from 2 on the anchor has it."""
+"""Rows of the state, but for alpha = 1, 1.5 and 2: the anchor, and d in two parts."""
+INVERSE = WINNER
+"""w. OTHERS is O. From alpha = 2 on the anchor is the winner, and below it the maximum."""
 SHARE, SHARE_REST = 5, 6
-"""The anchor's probability in two parts: it may be there where d is too small for a number."""
-DRIFT = 1
-"""The second row of the product's state: the derivative of tau with respect to alpha, with x of the state's first row for 0; at
-alpha = 1 the mean of log(y)^2."""
+"""Beyond alpha = 2, the anchor's probability in two parts: it may be there where d is too small for a number."""
+WINNER_AT = 7
+"""The winner's x."""
+GRADIENT, SHIFT, DRIFT = 0, 1, 2
+"""Rows of the product's state: g of the winner; sum(s (g - g_w))/(1 + w O), and what stands for it in the gradient of alpha. At alpha = 1 they
+are the mean of g, nothing, and the mean of log(y)^2."""
 
-SMALLEST = 2.0**-1000
+SMALLEST = 2.0**-1022
 LOWEST = -600.0
 """A power with a smaller logarithm is 0 beside 1."""
+NEARLY_ONE = 1.0 + 2.0**-50
+"""What is further from the maximum has no probability, whatever was lost in the rounding of that distance."""
 UNSURE = 1e-6
 """So far from 1 a sum in plain numbers says on which side of it the exact one is."""
 STEPS = 300
-FINE_STEPS = 12
+FINE_STEPS = 80
 CLOSE = 2.0**-40
 FAR = 0.01
+ULP = 2.0**-53
 
 
 @kernel
 def _power(hi: float, lo: float, exponent: float, exponent_lo: float) -> tuple[float, float]:
-    """(hi + lo)^(exponent + exponent_lo) in two parts, and 0 for what is nothing beside 1."""
+    """(hi + lo)^(exponent + exponent_lo) in two parts; 0 where it is nothing beside 1, and of what is no ordinary number."""
     log, log_lo = log_pair(max(hi, SMALLEST), lo)
     product, rest = product_pair(exponent, exponent_lo, log, log_lo)
     product, rest = sum_pair(product, rest)
@@ -159,7 +169,9 @@ def _solve(values: Any, count: int, anchor: float, maximum: float, alpha: float)
     scale = alpha - 1.0
     power, power_rest = quotient_pair(1.0, scale)
     steep = power < 1.0
-    distance, distance_rest = max(1.0 - scale * (maximum - anchor), CLOSE), 0.0
+    # An error of d comes out as large in the probabilities as it is times the power.
+    weight = max(power, 1.0)
+    distance, distance_rest = max(1.0 - scale * (maximum - anchor), ULP / weight), 0.0
     share, share_rest = _power(distance, 0.0, power, power_rest)
     fine, steps_to_go = False, STEPS
     while steps_to_go > 0:
@@ -174,7 +186,7 @@ def _solve(values: Any, count: int, anchor: float, maximum: float, alpha: float)
                 norm = wide_exp_sum(wide_log(1.0 + above) / power, 0.0)
                 step = (norm - 1.0) * (1.0 + above) / (norm * slopes)
         variable = share if steep else distance
-        closing = abs(step) <= CLOSE * variable
+        closing = weight * abs(step) <= CLOSE * variable
         step = min(step, 0.5 * variable)
         if steep:
             share, lost = sum_pair(share, -step)
@@ -197,7 +209,7 @@ def _solve(values: Any, count: int, anchor: float, maximum: float, alpha: float)
 def _general(v: float, j: int, state: Any, alpha: float) -> tuple[float, float]:
     """An element's probability, and that to the power of 2 - alpha, or 0 for 0."""
     anchor, scale = state[ANCHOR, j], alpha - 1.0
-    if v == anchor:
+    if (v == anchor) & (alpha > 2.0):
         share, share_rest = state[SHARE, j], state[SHARE_REST, j]
         return share, _rounded_power(share, share_rest, 2.0 - alpha, 0.0)
     if v < anchor:
@@ -243,7 +255,7 @@ def _fill_general(x: Any, j: int, state: Any, maximum: float, values: Any, alpha
     count = 0
     for i in range(x.shape[0]):
         value = np.float64(x[i, j])
-        if (alpha - 1.0) * (maximum - value) < 1.0:
+        if (alpha - 1.0) * (maximum - value) <= NEARLY_ONE:
             values[count] = value
             count += 1
     anchor = _anchor_of(values, count, maximum, alpha)
@@ -251,12 +263,20 @@ def _fill_general(x: Any, j: int, state: Any, maximum: float, values: Any, alpha
     state[DISTANCE, j], state[DISTANCE_REST, j], state[SHARE, j], state[SHARE_REST, j] = _solve(
         values, count, anchor, maximum, alpha
     )
-    _, winner = _general(anchor if alpha > 2.0 else maximum, j, state, alpha)
-    total, rest = -winner, 0.0
+    winner_at = anchor if alpha > 2.0 else maximum
+    total, rest, met = 0.0, 0.0, False
     for p in range(count):
-        _, slope = _general(values[p], j, state, alpha)
-        total, rest = add_pair(total, rest, slope, 0.0)
-    state[WINNER, j], state[OTHERS, j] = winner, total + rest
+        if (values[p] == winner_at) & (not met):
+            met = True
+        else:
+            _, slope = _general(values[p], j, state, alpha)
+            total, rest = add_pair(total, rest, slope, 0.0)
+    if alpha > 2.0:
+        inverse = _rounded_power(state[SHARE, j], state[SHARE_REST, j], alpha - 2.0, 0.0)
+    else:
+        _, slope = _general(maximum, j, state, alpha)
+        inverse = 1.0 / slope
+    state[INVERSE, j], state[OTHERS, j], state[WINNER_AT, j] = inverse, total + rest, winner_at
 
 
 @kernel
@@ -268,15 +288,22 @@ def _entmax_reduce(x: Any, state: Any, alpha: float) -> None:
     n, inner = x.shape
     work = np.empty((2, n))
     for j in range(inner):
-        count, maximum = candidates_of(x, j, alpha - 1.0, work[0], work[1])
-        if count == 0:
-            no_threshold(state, j)
-        elif alpha == 1.5:
-            fill_quadratic(state, j, maximum, work[0], work[1], count)
-        elif alpha == 2.0:
-            fill_uniform(state, j, maximum, work[0], work[1], count)
+        if (alpha == 1.5) | (alpha == 2.0):
+            count, maximum = candidates_of(x, j, alpha - 1.0, work[0], work[1])
+            if count == 0:
+                no_threshold(state, j)
+                continue
+            if alpha == 1.5:
+                fill_quadratic(state, j, maximum, work[0], work[1], count)
+            else:
+                fill_uniform(state, j, maximum, work[0], work[1], count)
+            state[INVERSE, j], state[WINNER_AT, j] = 1.0 / state[WINNER, j], maximum
         else:
-            _fill_general(x, j, state, maximum, work[0], alpha)
+            maximum = maximum_of(x, j)
+            if abs(maximum) < np.inf:
+                _fill_general(x, j, state, maximum, work[0], alpha)
+            else:
+                no_threshold(state, j)
 
 
 @kernel
@@ -297,41 +324,77 @@ def _entmax_vjp_reduce(x: Any, g: Any, state: Any, vjp_state: Any, alpha: float)
                 log, share = _log_share(np.float64(x[i, j]), j, state)
                 total, rest = add_pair(total, rest, share * np.float64(g[i, j]), 0.0)
                 squares += share * log * log if log > -np.inf else 0.0
-            vjp_state[MEAN, j] = total + rest if abs(total) < np.inf else total
+            vjp_state[GRADIENT, j] = total + rest if abs(total) < np.inf else total
             vjp_state[DRIFT, j] = squares
         return
     for j in range(inner):
-        total, rest, weights, weights_rest, drift = 0.0, 0.0, 0.0, 0.0, 0.0
+        winner_at, gradient = state[WINNER_AT, j], np.nan
+        for i in range(n - 1, -1, -1):
+            gradient = np.float64(g[i, j]) if x[i, j] == winner_at else gradient
+        total, rest, drift = 0.0, 0.0, 0.0
         for i in range(n):
             value = np.float64(x[i, j])
             share, slope = _element(value, j, state, alpha)
             if share > 0.0:
-                gradient = np.float64(g[i, j])
-                product = slope * gradient
-                total, rest = add_pair(total, rest, product, fma(slope, gradient, -product))
-                weights, weights_rest = add_pair(weights, weights_rest, slope, 0.0)
-                drift += slope * (value - state[MAXIMUM, j]) - share * wide_log(share)
-        weight = weights + weights_rest
-        vjp_state[MEAN, j] = (total + rest) / weight if abs(total) < np.inf else total / state[WINNER, j]
-        vjp_state[DRIFT, j] = drift / weight
+                hi, lo = _times_difference(slope, np.float64(g[i, j]), gradient)
+                total, rest = add_pair(total, rest, hi, lo)
+                drift += _times(slope, value - winner_at) - share * wide_log(share)
+        whole = 1.0 + state[INVERSE, j] * state[OTHERS, j]
+        vjp_state[GRADIENT, j] = gradient
+        vjp_state[SHIFT, j] = (total + rest if abs(total) < np.inf else total) / whole
+        vjp_state[DRIFT, j] = drift / whole
+
+
+@kernel
+def _times(slope: float, factor: float) -> float:
+    """Their product, which is 0 where the factor is: a winner's slope may have overflowed."""
+    return 0.0 if factor == 0.0 else slope * factor
+
+
+@kernel
+def _times_difference(slope: float, a: float, b: float) -> tuple[float, float]:
+    """slope (a - b) in two parts, likewise."""
+    hi, lo = sum_pair(a, -b)
+    if (hi == 0.0) | (not abs(hi) < np.inf):
+        return _times(slope, hi), 0.0
+    return product_pair(slope, 0.0, hi, lo)
+
+
+@kernel
+def _less_shift(moved: float, slope: float, v: float, j: int, state: Any, shift: float) -> float:
+    """What is left of it when the shift of all elements is taken away."""
+    return moved - (shift if v == state[WINNER_AT, j] else slope * state[INVERSE, j] * shift)
 
 
 @kernel
 def _entmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any, alpha: float) -> float:
-    mean: float = vjp_state[MEAN, j]
+    difference: float = u - vjp_state[GRADIENT, j]
     if alpha == 1.0:
-        return share_of(v, j, state, 1.0, 0.0, False, False) * (u - mean)
+        return share_of(v, j, state, 1.0, 0.0, False, False) * difference
     share, slope = _element(v, j, state, alpha)
-    return 0.0 if share == 0.0 else slope * (u - mean)
+    if share == 0.0:
+        return 0.0
+    return _less_shift(_times(slope, difference), slope, v, j, state, vjp_state[SHIFT, j])
 
 
 @kernel
 def _entmax_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, alpha: float) -> float:
     if alpha == 1.0:
         return share_slope(v, w, i, k, j, state, 1.0, 0.0, False, False)
-    _, own = _element(v, j, state, alpha)
-    _, other = _element(w, j, state, alpha)
-    return slope_of(own, other, i == k, state[WINNER, j], state[OTHERS, j])
+    share, own = _element(v, j, state, alpha)
+    other_share, other = _element(w, j, state, alpha)
+    if (share == 0.0) | (other_share == 0.0):
+        return 0.0
+    inverse: float = state[INVERSE, j]
+    others: float = state[OTHERS, j]
+    winner_at: float = state[WINNER_AT, j]
+    whole = 1.0 + inverse * others
+    if i == k:
+        # The sum of all slopes but one's own, where the difference is not taken.
+        return (others if v == winner_at else own * ((1.0 - inverse * own) + inverse * others)) / whole
+    if w == winner_at:
+        return -own / whole
+    return -(other if v == winner_at else own * (inverse * other)) / whole
 
 
 @kernel
@@ -352,8 +415,8 @@ def _alpha_gradient(v: float, u: float, i: int, j: int, state: Any, vjp_state: A
     share, slope = _element(v, j, state, alpha)
     if share == 0.0:
         return 0.0
-    maximum: float = state[MAXIMUM, j]
-    return u * (slope * (v - maximum - drift) - share * wide_log(share)) / (alpha - 1.0)
+    moved = _less_shift(_times(slope, v - state[WINNER_AT, j]), slope, v, j, state, drift)
+    return u * (moved - share * wide_log(share)) / (alpha - 1.0)
 
 
 _SLOPES = "[entmax(x, j) ** (2 - alpha) if entmax(x, j) > 0 else 0 for j in range(len(x))]"
@@ -367,10 +430,10 @@ ENTMAX = AxisActivation(
     formula="exp(x[i] - max(x)) / fsum(exp(v - max(x)) for v in x) if alpha == 1"
     " else max((alpha - 1) * x[i] - entmax_threshold(x, alpha), 0) ** (1 / (alpha - 1))",
     derivative_formula=f"(lambda s: s[i] * ((1 if i == k else 0) - s[k] / fsum(s)))({_SLOPES})",
-    state_size=7,
+    state_size=8,
     reduce=_entmax_reduce,
     forward=_entmax,
-    vjp_state_size=2,
+    vjp_state_size=3,
     vjp_reduce=_entmax_vjp_reduce,
     vjp=_entmax_vjp,
     jacobian=_entmax_jacobian,

@@ -48,10 +48,11 @@ CUBIC_TAIL = -8.0
 """Below it, gelu(x) is so small that its tanh is gelu(x) itself."""
 
 
-# Every rounding counts where the two cancel in part: so those of products are made good, and (g + 2)^2 is a sum that is rounded last.
+# Every rounding counts where the two cancel in part: so what rounding took from w is put back, and (g + 2)^2 is a sum that is rounded
+# last.
 @kernel
 def _sum_of_tanh(t: float, x: float, y: float) -> float:
-    """tanh(t) + x y of its derivative, for t from 0 to TANH_END."""
+    """tanh(t) + x y of its derivative, for t up to TANH_END."""
     g = expm1(2.0 * t)
     w = 4.0 * x * y
     rest = fma(4.0 * x, y, -w)

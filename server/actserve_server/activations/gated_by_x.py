@@ -359,6 +359,7 @@ def _twice_u(x: float) -> tuple[float, float, float]:
     factor = TANH_LINE_HI + bend
     part = factor - TANH_LINE_HI
     lost = (TANH_LINE_HI - (factor - part)) + (bend - part)
+    # In float32 the constant has a rest of another size.
     line_rest = fma(TANH_BEND_LO, square, TANH_LINE_LO + working(TANH_LINE - TANH_LINE_HI))
     rest = lost + (bend_rest + fma(TANH_BEND_HI, fma(x, x, -square), line_rest))
     hi = factor * x

@@ -31,7 +31,8 @@ def _noisy(v: float, index: int, seed_hi: float, seed_lo: float) -> tuple[float,
     log, log_rest = log_in_parts(uniform(index, seed_hi, seed_lo), 0.0)
     noise, noise_rest = log_in_parts(-log, -log_rest)
     hi, lost = sum_pair(v, -noise)
-    return hi, lost - noise_rest if abs(hi) < np.inf else 0.0
+    # In parts that do not overlap, so that they can be compared.
+    return sum_pair(hi, lost - noise_rest) if abs(hi) < np.inf else (hi, 0.0)
 
 
 @kernel

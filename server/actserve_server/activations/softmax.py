@@ -46,10 +46,9 @@ __all__ = [
     "SOFTMAX",
     "SOFTMIN",
     "inverse_of",
-    "reduce_softmax",
     "share_of",
+    "share_slope",
     "slope_of_terms",
-    "sum_weighted",
 ]
 
 # The rows of the states.

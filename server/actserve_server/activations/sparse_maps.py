@@ -23,9 +23,9 @@ __all__ = [
     "excess",
     "fill_quadratic",
     "fill_uniform",
+    "maximum_of",
     "no_threshold",
     "scaled_difference",
-    "slope_of",
 ]
 
 MAXIMUM, TAU, TAU_REST, WINNER, OTHERS = 0, 1, 2, 3, 4
@@ -55,14 +55,21 @@ def excess(value: float, maximum: float, scale: float, tau: float, tau_rest: flo
 
 
 @kernel
-def candidates_of(x: Any, j: int, scale: float, highs: Any, lows: Any) -> tuple[int, float]:
-    """Leaves h of the elements of column j with h > -1; their number, or 0 where there is no result, and the maximum."""
+def maximum_of(x: Any, j: int) -> float:
+    """The maximum of column j, or NaN where one is."""
     maximum = -np.inf
     for i in range(x.shape[0]):
         value = np.float64(x[i, j])
         if value != value:
-            return 0, np.nan
+            return np.nan
         maximum = max(maximum, value)
+    return maximum
+
+
+@kernel
+def candidates_of(x: Any, j: int, scale: float, highs: Any, lows: Any) -> tuple[int, float]:
+    """Leaves h of the elements of column j with h > -1; their number, or 0 where there is no result, and the maximum."""
+    maximum = maximum_of(x, j)
     count = 0
     if abs(maximum) < np.inf:
         for i in range(x.shape[0]):
@@ -278,14 +285,14 @@ def _entmax15_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: Any
 
 
 @kernel
-def slope_of(own: float, other: float, same: bool, winner: float, others: float) -> float:
+def _slope_of(own: float, other: float, same: bool, winner: float, others: float) -> float:
     """dy_i/dx_k from the slopes of both: on the diagonal s (sum - s)/sum, where the difference is not taken."""
     return own * (((winner - own) + others if same else -other) / (winner + others))
 
 
 @kernel
 def _entmax15_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any) -> float:
-    return slope_of(_root(v, j, state), _root(w, j, state), i == k, state[WINNER, j], state[OTHERS, j])
+    return _slope_of(_root(v, j, state), _root(w, j, state), i == k, state[WINNER, j], state[OTHERS, j])
 
 
 ENTMAX15 = AxisActivation(

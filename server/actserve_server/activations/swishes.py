@@ -27,9 +27,11 @@ from actserve_server.elementary import (
     working,
 )
 
-TINY = 2.0**-50
-
 __all__ = ["ACON_C", "APTX", "E_SWISH", "FLATTEN_T_SWISH"]
+
+LARGE = 1000.0
+"""Up to it, a factor is none that quick kernels need look out for; down to TINY, a slope."""
+TINY = 2.0**-50
 
 
 @kernel
@@ -43,9 +45,10 @@ def _e_swish_slope(x: float, beta: float) -> float:
     return swish_slope_of_sum(working(beta), x, 0.0)
 
 
+# A large beta would overflow beside the square of an exponential.
 @kernel
 def _e_swish_reach(beta: float) -> float:
-    return EXP_LIMIT
+    return EXP_LIMIT if abs(beta) <= LARGE else 0.0
 
 
 @kernel
@@ -71,7 +74,7 @@ E_SWISH = Activation(
     limits=(-0.0, math.inf, 0.0, 1.25),
     advice="For shallow networks, with beta between 1 and 2; in very deep ones the gain builds up.",
     parameters=(Parameter(name="beta", meaning="Multiplies the result.", default=1.25),),
-    tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}),
+    tried=({"beta": 1.75}, {"beta": -0.3}, {"beta": 0.0}, {"beta": 1e6}),
     quick=Quick(_e_swish_reach, _quick_e_swish, _quick_e_swish_slope),
 )
 

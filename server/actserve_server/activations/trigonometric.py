@@ -43,7 +43,8 @@ __all__ = ["ARCTAN", "COS", "GCU", "SIN", "SNAKE", "SNAKE_BETA"]
 
 INFINITY = math.inf
 SCALE = 1024
-UNSCALED = Exact(2.0**-SCALE)
+HALF_UNSCALED = Exact(2.0**-512)
+"""An angle that overflows is that of two factors above 1, each of which is scaled without loss."""
 UNIT = Exact(1.0)
 QUARTER_PI_HI = Exact(0.7853981633974483)
 QUARTER_PI_LO = Exact(3.061616997868383e-17)
@@ -68,9 +69,10 @@ def _huge_angle(x: float, factor: float) -> tuple[float, float, int]:
     """factor * x as (hi + lo) 2^scale, as there are angles that no float64 can hold."""
     multiplied = np.float64(x) if factor != 0.0 else np.float64(0.0)
     scale = SCALE if abs(factor * multiplied) == INFINITY else 0
-    multiplied *= UNSCALED if scale > 0 else UNIT
-    hi = factor * multiplied
-    return hi, (fma(factor, multiplied, -hi) if abs(hi) < INFINITY else 0.0), scale
+    unscaled = HALF_UNSCALED if scale > 0 else UNIT
+    first, second = factor * unscaled, multiplied * unscaled
+    hi = first * second
+    return hi, (fma(first, second, -hi) if abs(hi) < INFINITY else 0.0), scale
 
 
 # The sine of infinity is NaN.
@@ -173,7 +175,7 @@ COS = Activation(
 
 
 # 1/beta is carried as hi + lo, and so is sine/beta, for the sum may cancel: by a factor of up to four on the left of snake, and the
-# more, the larger alpha/beta is. Where the angle is infinite, x is so large that the rest is nothing beside it.
+# more, the larger alpha/beta is. Where the angle is infinite, so is x.
 @kernel
 def _with_square(x: float, sine: float, sine_rest: float, beta: float) -> float:
     """x + (sine + sine_rest)^2/beta."""

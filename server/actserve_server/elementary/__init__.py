@@ -34,7 +34,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     normal_tail_parts(a)    the same as a numerator and a denominator
     gelu_slope_ratio(a)     S in gelu'(-a) = (r - a) S exp(-a^2/2) for a >= 0, where r is its zero: does not cancel
     sin_sum(hi, lo), cos_sum(hi, lo)       of hi + lo, for |hi| <= TRIG_LIMIT
-    sin_in_parts(hi, lo)    sin_sum as a number and its rest, for three bits more; in NARROW the rest is 0
+    sin_in_parts(hi, lo)    sin_sum as a number and its rest, for a bit more; in NARROW the rest is 0
     sin_huge(hi, lo, k), cos_huge(hi, lo, k)   of (hi + lo) 2^k, for any finite number and 0 <= k <= 1024; slow, and not for
                             loops that vectorize
     silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
@@ -49,8 +49,8 @@ For the quick kernels of records, in fewer instructions:
 
     quick_product(a, x)     two_product where it neither overflows nor underflows
     quick_exp(hi, lo)       exp_sum for |hi| <= EXP_LIMIT
-    square_of_more(e)       (1 + e)^2 for e >= 0; rounded once in FAST, where e < 2^24
-    gate_slope(y, g, rest, hi, lo)   y (s + (g + rest) s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and |hi| <= EXP_LIMIT
+    square_of_more(e)       (1 + e)^2 for e >= 0; in FAST within 0.54 units, where e < 2^24
+    gate_slope(y, g, rest, hi, lo)   y (s + (g + rest) s (1 - s)), where s = 1/(1 + exp(-(hi + lo))) and |hi| <= EXP_LIMIT; |y| <= 1000
     swish_slope(hi, lo)     the derivative of z/(1 + exp(-z)) at hi + lo, for |hi| <= EXP_LIMIT
     scaled_swish_slope(y, x)   y times that derivative at x
 

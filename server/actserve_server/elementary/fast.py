@@ -518,7 +518,7 @@ FAST_SILU_ROOT_LO = 1.297928265020314e-08
 
 @kernel
 def fast_square_of_more(e: float) -> float:
-    """(1 + e)^2 for e >= 0, rounded once where e < 2^24."""
+    """(1 + e)^2 for e >= 0, all but rounded once where e < 2^24."""
     more = 2.0 + e
     lost = e - (more - 2.0)
     return fma(e, more, fma(e, lost, 1.0))

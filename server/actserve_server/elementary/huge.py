@@ -31,7 +31,7 @@ FRACTION_DIGITS = 9
 DIGIT_RADIX = Exact(2.0**DIGIT_BITS)
 LEAST_WEIGHT = Exact(2.0 ** (-DIGIT_BITS * FRACTION_DIGITS))
 LEADING_ZEROS = 7
-LEAST_WINDOW_EXPONENT = -160
+LEAST_WINDOW_EXPONENT = -143
 """Multiples of a smaller power of two than this begin before the table, and count for nothing beside a huge number."""
 
 # fmt: off

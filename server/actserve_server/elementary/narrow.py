@@ -511,7 +511,7 @@ def narrow_gate_slope(y: float, growth: float, rest: float, hi: float, lo: float
     power = 1.0 + fma(r * r, polynomial(r, NARROW_CANCELLING_EXP), r)
     grown = float_of(bits_of(power) + (bits_of(shifted) << MANTISSA_BITS))
     whole = 1.0 + grown
-    return y * grown * (whole + growth) / (whole * whole)
+    return y * (grown * (whole + growth) / (whole * whole))
 
 
 @kernel

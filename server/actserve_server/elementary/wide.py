@@ -542,7 +542,7 @@ def wide_gate_slope(y: float, growth: float, rest: float, hi: float, lo: float) 
     """y (s + (growth + rest) s (1 - s)), where s = 1/(1 + exp(-(hi + lo))), for |hi| <= EXP_LIMIT."""
     grown = wide_quick_exp(hi, lo)
     whole = 1.0 + grown
-    return y * (grown * ((1.0 + growth) + (grown + rest))) / (whole * whole)
+    return y * (grown * ((1.0 + growth) + (grown + rest)) / (whole * whole))
 
 
 @kernel
