@@ -26,7 +26,7 @@ from actserve_server.activations.spec import Activation, AxisActivation, Paramet
 from actserve_server.elementary.source import kernel
 from actserve_server.errors import CompileLimit
 from actserve_server.formulas import define
-from actserve_server.kernels import build, cold, compiler, neurons, reductions, target
+from actserve_server.kernels import build, cold, compiler, neurons, reductions, target, vectors
 from actserve_server.kernels.binding import Bindings
 from actserve_server.kernels.cache import Cache
 from hypothesis import given, settings
@@ -333,7 +333,7 @@ def kept(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "
 
 def vector_blocks(code: str) -> list[str]:
     """The pieces of a loop, between labels, that compute with whole vectors."""
-    return [block for block in re.split(r"\n\.LBB\d+_\d+:", code) if re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", block)]
+    return [block for block in re.split(r"\n\.LBB\d+_\d+:", code) if re.search(r"\bv(?!mov)\w+p[sd]\s.*%[yz]mm", block)]
 
 
 def calls(code: str) -> list[str]:
@@ -359,7 +359,7 @@ VECTORIZED = [record for record in CATALOGUE if isinstance(record, Activation) a
 def test_an_elementwise_loop_is_vectorized_and_calls_nothing(record: Record, operation: str) -> None:
     assert isinstance(record, Activation)
     code = machine_code(kept(record, operation, F32))
-    assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%ymm", code)
+    assert re.search(r"\bv(?!mov)\w+p[sd]\s.*%[yz]mm", code)
     assert not any(re.search(r"\bcallq?\s", block) for block in vector_blocks(code))
     # What is beyond the quick kernel is mended by a loop of its own, which may call.
     assert record.name in ANGLES or not calls(code)
@@ -377,8 +377,8 @@ DOUBLE_IN_FAST = {
 @pytest.mark.parametrize("record", VECTORIZED, ids=lambda record: record.name)
 def test_a_fast_loop_computes_in_single_precision_alone(record: Record, operation: str) -> None:
     code = machine_code(kept(record, operation, F32, "fast"))
-    assert re.search(r"\bv(?!mov)\w+ps\s.*%ymm", code)
-    double = re.search(r"\bv(add|sub|mul|div|fn?m(add|sub)\w*|cvtps2)pd\s.*%ymm", code)
+    assert re.search(r"\bv(?!mov)\w+ps\s.*%[yz]mm", code)
+    double = re.search(r"\bv(add|sub|mul|div|fn?m(add|sub)\w*|cvtps2)pd\s.*%[yz]mm", code)
     assert bool(double) == ((record.name, operation) in DOUBLE_IN_FAST)
 
 
@@ -388,7 +388,7 @@ def test_loops_of_float64_and_of_products_are_vectorized_too(name: str, operatio
     record = find(name)
     assert record is not None
     code = machine_code(kept(record, operation, F64))
-    assert re.search(r"\bv(?!mov)\w+pd\s.*%ymm", code)
+    assert re.search(r"\bv(?!mov)\w+pd\s.*%[yz]mm", code)
     assert not calls(code)
 
 
@@ -399,7 +399,7 @@ def test_powers_are_vectorized_in_every_precision(formula: str, dtype: np.dtype[
     record = define("team.own", formula, (Parameter("a", "", 0.3),)).record
     code = machine_code(build.dump(build.translate(build.unit_of(record, "forward", dtype, accuracy))))
     kind = "ps" if accuracy == "fast" else "pd"
-    assert re.search(rf"\bvfn?m(add|sub)\w*{kind}\s.*%ymm", code)
+    assert re.search(rf"\bvfn?m(add|sub)\w*{kind}\s.*%[yz]mm", code)
     assert not calls(code)
 
 
@@ -410,6 +410,35 @@ def test_both_loops_along_an_axis_are_vectorized() -> None:
     vectorized = [block for block in blocks if re.search(r"vcvtpd2ps\s+%ymm", block) and re.search(r"\bj\w+\s", block)]
     assert len(vectorized) >= 2
     assert not any(re.search(r"\bcallq?\s", block) for block in vectorized)
+
+
+needs_wide_vectors = pytest.mark.skipif(not vectors.have_512_bits(), reason="needs vectors of 512 bits")
+
+
+@needs_wide_vectors
+@pytest.mark.parametrize("accuracy", ["exact", "fast"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize(
+    ("name", "operation"), [("gelu", "forward"), ("mish", "derivative"), ("sin", "forward"), ("elu", "vjp")]
+)
+def test_wide_vectors_give_the_same_bits(name: str, operation: str, dtype: np.dtype[Any], accuracy: str) -> None:
+    record = find(name)
+    assert record is not None
+    unit = build.unit_of(record, operation, dtype, accuracy)
+    assert unit.wide
+    generator = np.random.default_rng(3)
+    bits = generator.integers(0, 2**63, 5003, np.int64).view(dtype)
+    x = np.concatenate([bits, generator.normal(0, 6, 5001).astype(dtype)])
+    inputs = (x, x[::-1].copy()) if operation == "vjp" else (x,)
+    found = []
+    for variant in (unit, build.baseline(unit)):
+        out = np.empty_like(x)
+        result = build.translate(variant)
+        code = machine_code(build.dump(result))
+        assert ("%zmm" in code) == variant.wide
+        build.callable_of(variant, result)(*inputs, out, (1.0,) * unit.parameters)
+        found.append(out.tobytes())
+    assert found[0] == found[1]
 
 
 # ---- binding -------------------------------------------------------------------------------------------------------
@@ -765,6 +794,17 @@ def test_code_that_cannot_be_revived_is_compiled_again(
     assert "cannot be used" in caplog.text
 
 
+def test_code_for_lesser_processors_serves_where_there_is_no_other(
+    builder: _Builder, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = build.baseline(build.unit_of(NEGATE, "forward", F32))
+    Cache(directory, build.fingerprint()).put(plain.digest(), build.dump(build.translate(plain)))
+    monkeypatch.setattr(vectors, "have_512_bits", lambda: True)
+    assert build.unit_of(NEGATE, "forward", F32).digest() != plain.digest()
+    assert negated(compiler.load(NEGATE, "forward", F32)) == [-1.0, -2.0]
+    assert not builder.units
+
+
 # ---- the child process ---------------------------------------------------------------------------------------------
 
 
@@ -817,3 +857,6 @@ def test_warm_compiles_all_that_is_missing_and_nothing_twice(directory: Path, mo
     monkeypatch.setattr(compiler, "_loaded", {})
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a child was started"))
     compiler.warm([record], [np.float64])
+    cache = Cache(directory, build.fingerprint())
+    for variant in build.variants(build.unit_of(record, "vjp", F64)):
+        assert cache.get(variant.digest()) is not None

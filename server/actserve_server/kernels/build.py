@@ -25,13 +25,24 @@ from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 
 from actserve_server.activations.spec import Record
-from actserve_server.kernels import target
+from actserve_server.kernels import target, vectors
 from actserve_server.kernels.binding import Bindings, digest
 from actserve_server.kernels.forms import Form, form_of
 from actserve_server.kernels.inner import inner
 from actserve_server.kernels.loops import channelled, operations
 
-__all__ = ["ARGUMENTS", "Unit", "callable_of", "dump", "fingerprint", "revive", "translate", "unit_of"]
+__all__ = [
+    "ARGUMENTS",
+    "Unit",
+    "baseline",
+    "callable_of",
+    "dump",
+    "fingerprint",
+    "revive",
+    "translate",
+    "unit_of",
+    "variants",
+]
 
 Function = Callable[..., Any]
 
@@ -89,6 +100,10 @@ class Unit:
     cancels: bool = False
     columns: int = 0
     helpers: tuple[types.FunctionType, ...] = ()
+    of_any_width: bool = False
+    """Whether its results are the same for vectors of every width, so that there is code for wide ones too."""
+    wide: bool = False
+    """Whether it is for processors with vectors of 512 bits."""
 
     def __post_init__(self) -> None:
         form_of(self.dtype)
@@ -110,7 +125,8 @@ class Unit:
         form = self.form
         sha = hashlib.sha256(fingerprint().encode())
         helpers = [helper.__qualname__ for helper in self.helpers]
-        facts = (self.label, form.name, self.loop and self.loop.__qualname__, self.signature(), self.columns, helpers)
+        loop = self.loop and self.loop.__qualname__
+        facts = (self.label, form.name, loop, self.signature(), self.columns, helpers, self.wide)
         sha.update(repr(facts).encode())
         for kernel in self.kernels:
             sha.update(digest(kernel, form.primitives))
@@ -118,7 +134,7 @@ class Unit:
 
 
 def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str = "exact") -> Unit:
-    """What to compile for an operation of a record.
+    """What to compile for an operation of a record, to be run on this processor.
 
     Raises ValueError for an operation that this record lacks, and for a data type without loops.
     """
@@ -130,6 +146,7 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
         # Of float32; the other types have no fast form.
         accuracy = "fast"
     form = form_of(dtype, accuracy, cancels=chosen.cancels)
+    elementwise = chosen.arguments[0] == "input"
     return Unit(
         label=f"{record.name}-{operation}-{form.name}",
         loop=chosen.loop,
@@ -141,7 +158,21 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
         cancels=chosen.cancels,
         columns=chosen.columns,
         helpers=cast("tuple[types.FunctionType, ...]", chosen.helpers),
+        of_any_width=elementwise,
+        wide=elementwise and vectors.have_512_bits(),
     )
+
+
+def variants(unit: Unit) -> tuple[Unit, ...]:
+    """A unit for every kind of processor of this architecture, this one's first."""
+    if unit.of_any_width and vectors.are_known():
+        return unit, dataclasses.replace(unit, wide=not unit.wide)
+    return (unit,)
+
+
+def baseline(unit: Unit) -> Unit:
+    """The same for every processor."""
+    return dataclasses.replace(unit, wide=False)
 
 
 _WIDTHS = {"axis": 0, "seed": 2}
@@ -185,7 +216,7 @@ def _source(unit: Unit) -> types.FunctionType:
 def translate(unit: Unit) -> CompileResult:
     """Compile a unit: about 0.3 s of one core, under Numba's global lock."""
     dispatcher = numba.njit(**_OPTIONS)(_source(unit))
-    with target.interleaving(_VECTORS if unit.arguments[0] == "input" else 0):
+    with target.interleaving(_VECTORS if unit.arguments[0] == "input" else 0), vectors.compiled_for(wide=unit.wide):
         dispatcher.compile(unit.signature())
     (result,) = dispatcher.overloads.values()
     if result.library.has_dynamic_globals:

@@ -52,7 +52,17 @@ import numpy.typing as npt
 
 from actserve_server.activations.spec import Activation, AxisActivation, Record, ResizingActivation
 from actserve_server.errors import CompileLimit
-from actserve_server.kernels.build import Unit, callable_of, dump, fingerprint, revive, translate, unit_of
+from actserve_server.kernels.build import (
+    Unit,
+    baseline,
+    callable_of,
+    dump,
+    fingerprint,
+    revive,
+    translate,
+    unit_of,
+    variants,
+)
 from actserve_server.kernels.cache import Cache
 from actserve_server.kernels.cold import Child, ChildFailed, ChildTooSlow
 from actserve_server.kernels.forms import ACCURACIES, DTYPES, SIXTEEN_BITS
@@ -208,6 +218,7 @@ def warm(
 ) -> None:
     """Compile everything that records need and load it, in as many processes as there are cores.
 
+    It is compiled for every kind of processor of this architecture: a cache may be filled where an image is built, and used anywhere.
     `dtypes` restricts what is compiled; `progress` is told how many are done, of how many, and the label of the last. It is
     called in the thread that called `warm`.
     """
@@ -220,6 +231,9 @@ def warm(
     def compile_one(key: _Key, unit: Unit) -> str:
         child = children.get()
         try:
+            for variant in variants(unit):
+                if variant != unit or unit.wide:
+                    _keep(variant, child)
             _load(key, lambda: unit, child)
         finally:
             children.put(child)
@@ -295,6 +309,9 @@ def _obtain(unit: Unit, child: Child, *, here: bool) -> Compiled:
     knows how long that takes."""
     cache = _configured()
     compiled = _from_disk(unit, cache)
+    if compiled is None and unit.wide:
+        # Of a cache that was filled for other processors what is there is better than to wait.
+        compiled = _from_disk(baseline(unit), cache)
     if compiled is None:
         try:
             child.build(unit, cache.directory)
@@ -309,6 +326,16 @@ def _obtain(unit: Unit, child: Child, *, here: bool) -> Compiled:
     if compiled is None and not here:
         raise OSError(f"the code of {unit.label} could not be kept in {cache.directory}")
     return _here(unit, cache) if compiled is None else compiled
+
+
+def _keep(unit: Unit, child: Child) -> None:
+    """See to it that a unit is on the disk, whether or not this processor can run it."""
+    cache = _configured()
+    if cache.get(unit.digest()) is None:
+        try:
+            child.build(unit, cache.directory)
+        except ChildFailed as failure:
+            _log.warning("%s for other processors is not kept: %s", unit.label, failure)
 
 
 def _configured() -> Cache:

@@ -23,6 +23,7 @@ from actserve_server.activations.spec import (
 )
 from actserve_server.kernels.forms import Form, overlap
 from actserve_server.kernels.reach import any_beyond, beyond, limit_of
+from actserve_server.kernels.vectors import in_widest_vectors
 
 __all__ = ["Operation", "operations"]
 
@@ -41,6 +42,7 @@ def _elements(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def elements(x, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
         for p in range(out.size):
@@ -54,6 +56,7 @@ def _elements_vjp(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def elements_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
         for p in range(out.size):
@@ -72,6 +75,7 @@ def _elements_quick(form: Form, quick: Function, reach: Function, kernel: Functi
     load, store, write = form.load, form.store, form.write
 
     def elements_quick(x, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size or overlap(x, out):
             raise ValueError("out must have as many elements as x, and be apart from it")
         limit = limit_of(x, reach(*params))
@@ -97,6 +101,7 @@ def _elements_quick_vjp(form: Form, quick: Function, reach: Function, kernel: Fu
     load, store = form.load, form.store
 
     def elements_quick_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size or g.size != out.size or overlap(x, out) or overlap(g, out):
             raise ValueError(
                 "out and the upstream gradient must have as many elements as x, and out be apart from both"
@@ -128,6 +133,7 @@ def _elements_indexed(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def elements_indexed(x, start, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size:
             raise ValueError("out must have as many elements as x")
         for p in range(out.size):
@@ -141,6 +147,7 @@ def _elements_indexed_vjp(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def elements_indexed_vjp(x, g, start, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if x.size != out.size or g.size != out.size:
             raise ValueError("out and the upstream gradient must have as many elements as x")
         for p in range(out.size):
@@ -187,6 +194,7 @@ def _channels(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def channels(x, start, out, columns, inner):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         count = columns.shape[1]
         if x.size != out.size or inner < 1 or count < 1 or start < 0:
             raise ValueError("out must have as many elements as x, and there must be a channel")
@@ -214,6 +222,7 @@ def _channels_vjp(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def channels_vjp(x, g, start, out, columns, inner):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         count = columns.shape[1]
         if x.size != out.size or g.size != out.size or inner < 1 or count < 1 or start < 0:
             raise ValueError(

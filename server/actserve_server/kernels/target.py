@@ -1,7 +1,8 @@
 """The processor that kernels are compiled for: a published baseline, not whatever the host happens to be.
 
 Code for the baseline runs on every processor that has it, so a cache filled where an image is built is good wherever
-the image runs, and the same instructions give the same bits on all of them. This module knows nothing of kernels.
+the image runs, and the same instructions give the same bits on all of them. What may be compiled for more is said by `vectors`.
+This module knows nothing of kernels.
 """
 
 from __future__ import annotations
