@@ -70,13 +70,17 @@ def unary(channel: grpc.Channel) -> Any:
     return channel.unary_unary("/plain.Plain/Unary", **_CODEC)
 
 
+def stream(channel: grpc.Channel) -> Any:
+    """Its method for an array in pieces."""
+    return channel.stream_stream("/plain.Plain/Bidirectional", **_CODEC)
+
+
 def bidirectional(channel: grpc.Channel, x: Any) -> Any:
     """What its stream makes of an array."""
-    stream: Any = channel.stream_stream("/plain.Plain/Bidirectional", **_CODEC)
     view = memoryview(x).cast("B")
     requests = (MESSAGE(data=bytes(view[at : at + CHUNK])) for at in range(0, len(view), CHUNK))
     out, at = np.empty_like(x), 0
-    for answer in stream(requests):
+    for answer in stream(channel)(requests):
         part = np.frombuffer(answer.data, np.float32)
         out[at : at + part.size] = part
         at += part.size

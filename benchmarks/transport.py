@@ -15,6 +15,7 @@ import argparse
 import itertools
 import json
 import os
+import queue
 import statistics
 import sys
 import time
@@ -58,6 +59,15 @@ def _small_contenders(
     def one() -> Any:
         return np.frombuffer(unary(servers.MESSAGE(data=x.tobytes())).data, np.float32)
 
+    def over_a_stream() -> Any:
+        outbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        answers = servers.stream(plain)(iter(outbox.get, None))
+        for _ in range(calls):
+            outbox.put(servers.MESSAGE(data=x.tobytes()))
+            answer = np.frombuffer(next(answers).data, np.float32)
+        outbox.put(None)
+        return answer
+
     def plain_ahead() -> Any:
         waiting: deque[Any] = deque()
         for _ in range(calls):
@@ -94,6 +104,7 @@ def _small_contenders(
         "actserve, forward": lambda: again(forward),
         f"actserve, forward, {THREADS} threads": lambda: in_threads(forward),
         "plain gRPC, unary": lambda: again(one),
+        "plain gRPC, a stream, one after another": over_a_stream,
         f"plain gRPC, unary, {THREADS} threads": lambda: in_threads(one),
         f"plain gRPC, unary, {AHEAD} at once": plain_ahead,
     }
