@@ -22,7 +22,7 @@ FAST_ULP = 4.0
 FAST_ULP_BEYOND = {
     ("acon_c", "forward"): 4.8,
     ("acon_c", "derivative"): 5.2,
-    ("e_swish", "derivative"): 4.1,
+    ("e_swish", "derivative"): 5.0,
     ("elish", "derivative"): 5.0,
     ("flatten_t_swish", "forward"): 5.2,
     ("gelu", "forward"): 4.4,

@@ -15,6 +15,7 @@ from actserve_server.formulas.define import example
 from actserve_server.formulas.parse import parse
 from actserve_server.formulas.tree import Node, text
 from hypothesis import HealthCheck, given, settings
+from hypothesis import example as example_of
 from hypothesis import strategies as st
 
 BETA = (Parameter("beta", "", 1.0),)
@@ -212,6 +213,7 @@ def test_whatever_is_sent_is_read_or_refused(fuzz_examples: int) -> None:
 
 
 @given(low=st.floats(allow_nan=False), high=st.floats(allow_nan=False))
+@example_of(low=5e-324, high=5e-324)
 def test_a_parameter_without_a_default_is_looked_at_at_a_value_it_may_have(low: float, high: float) -> None:
     """As a file or a caller gives bounds: those that are numbers are included."""
     parameter = Parameter("a", "", None, low=low, high=high, low_open=math.isinf(low), high_open=math.isinf(high))

@@ -154,7 +154,7 @@ def example(parameter: Parameter) -> float:
         end = low if math.isfinite(low) else high
         beyond = end + math.copysign(max(1.0, abs(end) / 2), 1.0 if end == low else -1.0)
         return end if parameter.accepts(end) else beyond
-    return low / 2 + high / 2
+    return low + (high / 2 - low / 2)
 
 
 def _check_parameters(parameters: Iterable[Parameter]) -> None:
