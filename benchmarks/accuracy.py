@@ -47,14 +47,10 @@ PEERS = ("PyTorch", "JAX", "NumPy/SciPy")
 SCIPY = ("sigmoid", "log_sigmoid", "erf")
 """What SciPy has; the rest of that peer is written out in NumPy."""
 COLUMNS = (("float32", "exact"), ("float32", "fast"), ("float64", "exact"))
-FORMS = {
-    ("float32", "exact"): bounds.FORMS[0],
-    ("float32", "fast"): bounds.FORMS[1],
-    ("float64", "exact"): bounds.FORMS[2],
-}
+FORMS = {(form.dtype.name, form.accuracy): form for form in bounds.FORMS}
 DENSE = 500_000
 """At how many points of each kind, besides, kernels of float32 are held to those of float64."""
-ABSOLUTE = {"float32": 2.0**-45, "float64": 2.0**-50}
+ABSOLUTE = {"float32": bounds.FLOAT32_NEAR_ZERO, "float64": bounds.FLOAT64_NEAR_ZERO}
 """Near a zero of the function; in float32 beside half a unit for the rounding."""
 
 Array = np.ndarray[Any, Any]
@@ -265,10 +261,9 @@ def examine(record: Activation, truths: dict[tuple[str, str], list[Truth]], n: i
             scan = by_form.get(FORMS[dtype, accuracy])
             if scan is not None:
                 faults += [f"{record.name} {operation}: {failure}" for failure in scan.failures[:1]]
-                if scan.ulp > found.ulp:
-                    found.ulp, found.at = scan.ulp, scan.at
             word = f"{dtype} {accuracy}" if dtype == "float32" else dtype
-            entry[word] = {"ulp": _up(found.ulp), "absolute_near_zeros": found.absolute or None}
+            most = max(found.ulp, scan.ulp if scan else 0.0)
+            entry[word] = {"ulp": _up(most), "absolute_near_zeros": found.absolute or None}
             where = f"{record.name} {operation} {word}"
             bound = bounds.budget(record, operation, FORMS[dtype, accuracy])
             if found.ulp > bound:

@@ -64,6 +64,8 @@ def scans(record: Activation, operation: str, params: tuple[float, ...], count: 
         with np.errstate(invalid="ignore"):
             errors = np.where(agreed, 0.0, np.abs(results - exact) / unit)
         limit = bounds.budget(record, operation, form)
+        if form.name == "fast":
+            limit = bounds.FAST_ULP_BEYOND.get((record.name, operation), limit)
         normal = np.abs(exact) >= np.finfo(np.float32).tiny
         failures = np.flatnonzero(~(errors <= np.where(normal, limit, max(limit, 1.0))))
         most = int(np.argmax(np.where(normal & ~np.isnan(errors), errors, 0.0)))

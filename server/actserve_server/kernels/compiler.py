@@ -335,7 +335,7 @@ def _keep(unit: Unit, child: Child) -> None:
         try:
             child.build(unit, cache.directory)
         except ChildFailed as failure:
-            _log.warning("%s for other processors is not kept: %s", unit.label, failure)
+            _log.warning("%s is not kept for %s vectors: %s", unit.label, "wide" if unit.wide else "other", failure)
 
 
 def _configured() -> Cache:

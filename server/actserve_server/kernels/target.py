@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 from numba.core import config
 from numba.core.registry import cpu_target
 
-__all__ = ["interleaving", "pin"]
+__all__ = ["interleaving", "is_x86", "pin"]
 
 _VECTORIZER = threading.Lock()
 
@@ -26,6 +26,11 @@ _VECTORIZER = threading.Lock()
 _X86 = ("x86-64-v3", ("avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"))
 _ARM = ("generic", ("neon",))
 _BASELINES = {"x86_64": _X86, "amd64": _X86, "aarch64": _ARM, "arm64": _ARM}
+
+
+def is_x86() -> bool:
+    """Whether the baseline is that of x86-64."""
+    return _BASELINES.get(platform.machine().lower()) is _X86
 
 
 @functools.cache

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +28,7 @@ _wide = False
 
 def are_known() -> bool:
     """Whether this architecture has processors with such vectors, for which code may be compiled on any other."""
-    return platform.machine().lower() in ("x86_64", "amd64")
+    return target.is_x86()
 
 
 @functools.cache
