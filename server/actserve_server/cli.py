@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import queue
 import shutil
 import signal
 import sys
@@ -70,12 +71,12 @@ def _serve(config: Config, *, private: bool) -> int:
     from actserve_server.observability import set_up_logging
 
     set_up_logging(config)
-    stop = threading.Event()
+    stop = _Stop()
 
     def on_signal(*_: object) -> None:
-        if stop.is_set():
+        if stop.asked:
             os._exit(1)
-        stop.set()
+        stop.ask()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
@@ -86,7 +87,7 @@ def _serve(config: Config, *, private: bool) -> int:
         threading.Thread(target=_follow_parent, args=(stop,), daemon=True).start()
     else:
         server.prepare()
-    _wait(stop)
+    stop.wait()
     server.stop()
     if private:
         for address in server.addresses:
@@ -114,24 +115,24 @@ def _work(config: Config, worker: int, temporary: str) -> int:
 
     link = Link.of_worker()
     set_up_logging(config, worker=worker)
-    stop = threading.Event()
-    replaced = threading.Event()
+    stop = _Stop()
+    replaced = orphaned = False
 
     def on_signal(number: int, _: object) -> None:
+        nonlocal replaced
         # By SIGHUP the supervisor says that the others serve on.
-        if number == signal.SIGHUP and not stop.is_set():
-            replaced.set()
-        stop.set()
+        replaced = replaced or (number == signal.SIGHUP and not stop.asked)
+        stop.ask()
 
     # However many signals come: a service manager may send its own to all processes beside the supervisor's.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
-    orphaned = threading.Event()
 
     def follow() -> None:
+        nonlocal orphaned
         attend(link, server.watched)
-        orphaned.set()
-        stop.set()
+        orphaned = True
+        stop.ask()
 
     try:
         server = Server(config, worker=worker)
@@ -143,30 +144,47 @@ def _work(config: Config, worker: int, temporary: str) -> int:
         link.send({"ready": True})
     threading.Thread(target=follow, daemon=True).start()
     server.prepare()
-    _wait(stop)
+    stop.wait()
     with contextlib.suppress(OSError):
         link.send({"draining": True})
-    server.stop(others_serve=replaced.is_set())
-    if temporary and orphaned.is_set():
+    server.stop(others_serve=replaced)
+    if temporary and orphaned:
         shutil.rmtree(temporary, ignore_errors=True)
     return 0
 
 
-def _wait(stop: threading.Event) -> None:
-    """Until it is set, by a signal or by another thread.
+class _Stop:
+    """What the main thread waits for: somebody asks to stop, another thread or a signal's handler.
 
-    By turns, because a signal wakes the main thread only where it comes while that sleeps: not when another thread is given it, nor in the
-    moment in which it falls asleep. Then its handler runs at the end of the turn.
+    A queue and no event, as a handler interrupts the main thread wherever it is: an event's lock may be held there, which the handler would
+    wait for without end. That of a SimpleQueue is none that Python code holds.
     """
-    while not stop.wait(_TURN_S):
-        pass
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._asks: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def ask(self) -> None:
+        """Ask for it, however often."""
+        self.asked = True
+        self._asks.put(None)
+
+    def wait(self) -> None:
+        """Until it is asked for; in the main thread.
+
+        By turns, because a signal wakes the main thread only where it comes while that sleeps: not when another thread is given it, nor in
+        the moment in which it falls asleep. Then its handler runs at the end of the turn.
+        """
+        while not self.asked:
+            with contextlib.suppress(queue.Empty):
+                self._asks.get(timeout=_TURN_S)
 
 
-def _follow_parent(stop: threading.Event) -> None:
+def _follow_parent(stop: _Stop) -> None:
     """Stop when the standard input ends, as it does however the parent process ends."""
     while os.read(0, 4096):
         pass
-    stop.set()
+    stop.ask()
 
 
 def _warm(config: Config) -> int:

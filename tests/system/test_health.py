@@ -176,7 +176,7 @@ _REASON = "--address: can't listen on unix:{place}/s.{index}; is it in use, or n
 
 
 def _of_the_socket(server: Supervised) -> int:
-    """The worker that has the Unix socket, the first; renewed ones start in any order."""
+    """The worker that has the Unix socket: the first."""
     return [int(line["pid"]) for line in server.said("worker started") if line["worker"] == 0][-1]
 
 

@@ -111,6 +111,24 @@ def test_sigterm_ends_a_server_with_status_0() -> None:
     process.stderr.close()
 
 
+def test_a_handler_may_interrupt_whoever_waits_anywhere() -> None:
+    """As one does that comes at every line, and in every function that is called: with a lock held there it would wait for itself."""
+    program = """
+import sys
+from actserve_server.cli import _Stop
+stop = _Stop()
+def handler(*_):
+    stop.ask()
+    return handler
+sys.settrace(handler)
+stop.wait()
+stop.ask()
+sys.settrace(None)
+assert stop.asked
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=60, check=False).returncode == 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are looked up in /proc")
 def test_a_signal_that_another_thread_is_given_ends_it_too() -> None:
     process = subprocess.Popen(
