@@ -22,7 +22,7 @@ import numba
 import numpy as np
 import pytest
 from actserve_server.activations.catalogue import CATALOGUE, find
-from actserve_server.activations.spec import Activation, AxisActivation, Parameter, Record, Traits
+from actserve_server.activations.spec import Activation, AxisActivation, GatedActivation, Parameter, Record, Traits
 from actserve_server.elementary.source import kernel
 from actserve_server.errors import CompileLimit
 from actserve_server.formulas import define
@@ -405,7 +405,7 @@ def test_powers_are_vectorized_in_every_precision(formula: str, dtype: np.dtype[
 
 @pytest.mark.skipif("x86-64-v3" not in target.pin(), reason="reads x86-64-v3 assembly")
 def test_both_loops_along_an_axis_are_vectorized() -> None:
-    code = machine_code(build.dump(build.translate(build.unit_of(SHIFTED, "forward", F32))))
+    code = machine_code(build.dump(build.translate(build.baseline(build.unit_of(SHIFTED, "forward", F32)))))
     blocks = re.split(r"\n\.LBB\d+_\d+:", code)
     vectorized = [block for block in blocks if re.search(r"vcvtpd2ps\s+%ymm", block) and re.search(r"\bj\w+\s", block)]
     assert len(vectorized) >= 2
@@ -438,6 +438,60 @@ def test_wide_vectors_give_the_same_bits(name: str, operation: str, dtype: np.dt
         assert ("%zmm" in code) == variant.wide
         build.callable_of(variant, result)(*inputs, out, (1.0,) * unit.parameters)
         found.append(out.tobytes())
+    assert found[0] == found[1]
+
+
+@needs_wide_vectors
+@pytest.mark.parametrize(("n", "inner"), [(514, 1), (6, 37)])
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("softmax", "forward"),
+        ("log_softmax", "vjp"),
+        ("entmax", "jacobian"),
+        ("sparsemax", "jacobian_diagonal"),
+        ("swiglu", "forward"),
+        ("geglu", "derivative"),
+        ("reglu", "vjp"),
+        ("crelu", "vjp"),
+        ("maxout", "forward"),
+    ],
+)
+def test_wide_vectors_give_the_same_bits_along_an_axis(name: str, operation: str, n: int, inner: int) -> None:
+    record = find(name)
+    assert record is not None
+    unit = build.unit_of(record, operation, F32)
+    assert unit.wide
+    params = tuple(2.0 if p.default is None else float(p.default) for p in record.parameters if p.kind != "word")
+    params = (0.0,) * (unit.parameters - len(params)) + params
+    generator = np.random.default_rng(4)
+    x = generator.normal(0, 3, (3, n, inner)).astype(F32)
+    x[0, 1] = -0.0
+    x[1, 2, -1] = np.nan
+    length = {"maxout": 2, "crelu": 2 * n}.get(name, n // 2 if isinstance(record, GatedActivation) else n)
+    g = generator.normal(0, 1, (3, length, inner)).astype(F32)
+    shape = x.shape if operation in ("derivative", "vjp") else g.shape
+    blocks = iter((x, g))
+    found = []
+    for variant in (unit, build.baseline(unit)):
+        blocks = iter((x, g))
+        states = iter((np.full((3, 8, inner), 0.25), np.full((3, 8, inner), 0.5)))
+        given = {
+            "output": np.empty(x.size * (n if operation == "jacobian" else 1), F32),
+            "result_block": np.empty(shape, F32),
+        }
+        arguments = [
+            next(blocks)
+            if word == "block"
+            else next(states)
+            if word == "state"
+            else 0
+            if word == "index"
+            else given[word]
+            for word in unit.arguments[:-1]
+        ]
+        build.callable_of(variant, build.translate(variant))(*arguments, params)
+        found.append(b"".join(given[word].tobytes() for word in unit.arguments if word in given))
     assert found[0] == found[1]
 
 

@@ -26,7 +26,7 @@ from actserve_server.activations.slices import (
     place_of,
     top_of,
 )
-from actserve_server.activations.spec import AxisActivation, Exact, Library, Parameter, Traits, kernel, word
+from actserve_server.activations.spec import AxisActivation, Exact, Library, Parameter, Traits, Whole, kernel, word
 from actserve_server.elementary import (
     CHUNK,
     LARGEST,
@@ -147,6 +147,16 @@ def _conclude(state: Any, column: int, maximum: float, others: float, masked: bo
 
 
 @kernel
+def _of_run(values: Any, inverse: float, inverse_rest: float, scaled: bool, negated: bool) -> tuple[float, float, bool]:
+    """m and T of a slice in one run, and whether it is masked, when they are 0."""
+    maximum, place = find_maximum(values, negated)
+    if place >= 0:
+        return maximum, _sum_of_others(values, place, maximum, inverse, inverse_rest, scaled, negated), False
+    masked = all_masked(values, np.inf if negated else -np.inf)
+    return ZERO, (ZERO if masked else np.nan), masked
+
+
+@kernel
 def reduce_softmax(
     x: Any, state: Any, inverse: float, inverse_rest: float, zero_if_masked: float, scaled: bool, negated: bool
 ) -> None:
@@ -156,13 +166,8 @@ def reduce_softmax(
         return
     flat = x.reshape(x.size)
     if inner == 1:
-        maximum, place = find_maximum(flat, negated)
-        if place >= 0:
-            others = _sum_of_others(flat, place, maximum, inverse, inverse_rest, scaled, negated)
-            _conclude(state, 0, maximum, others, False, zero_if_masked)
-        else:
-            masked = all_masked(flat, np.inf if negated else -np.inf)
-            _conclude(state, 0, 0.0, 0.0 if masked else np.nan, masked, zero_if_masked)
+        maximum, others, masked = _of_run(flat, inverse, inverse_rest, scaled, negated)
+        _conclude(state, 0, maximum, others, masked, zero_if_masked)
         return
     lanes = lanes_of(n, inner)
     width = lanes * inner
@@ -241,6 +246,36 @@ def _sum_weighted_run(
 
 
 @kernel
+def _total_of_run(
+    x: Any,
+    g: Any,
+    maximum: float,
+    inverse: float,
+    inverse_rest: float,
+    weighted: bool,
+    scaled: bool,
+    negated: bool,
+) -> float:
+    """The sum of g, or (`weighted`) of g weighted by the terms of x."""
+    coarse = coarse_for(magnitude_of(g))
+    total, rest = ZERO, ZERO
+    for start in range(0, g.size, CHUNK):
+        part, lost = _sum_weighted_run(
+            x[start : start + CHUNK],
+            g[start : start + CHUNK],
+            maximum,
+            inverse,
+            inverse_rest,
+            coarse,
+            weighted,
+            scaled,
+            negated,
+        )
+        total, rest = compensated(total, rest + lost, part)
+    return total + rest if abs(total) < np.inf else total
+
+
+@kernel
 def sum_weighted(
     x: Any,
     g: Any,
@@ -258,22 +293,9 @@ def sum_weighted(
         return
     values, gradients = x.reshape(x.size), g.reshape(g.size)
     if inner == 1:
-        maximum, coarse = state[MAXIMUM, 0], coarse_for(magnitude_of(gradients))
-        total, rest = ZERO, ZERO
-        for start in range(0, n, CHUNK):
-            part, lost = _sum_weighted_run(
-                values[start : start + CHUNK],
-                gradients[start : start + CHUNK],
-                maximum,
-                inverse,
-                inverse_rest,
-                coarse,
-                weighted,
-                scaled,
-                negated,
-            )
-            total, rest = compensated(total, rest + lost, part)
-        sums_state[TOTAL, 0] = total + rest if abs(total) < np.inf else total
+        sums_state[TOTAL, 0] = _total_of_run(
+            values, gradients, state[MAXIMUM, 0], inverse, inverse_rest, weighted, scaled, negated
+        )
     else:
         width = lanes_of(n, inner) * inner
         work = np.empty((3, width))
@@ -324,13 +346,13 @@ def _fill_run(
 @kernel
 def fill_terms(
     values: Any, terms: Any, inverse: float, inverse_rest: float, zero_if_masked: float, scaled: bool, negated: bool
-) -> float:
-    """Leaves the terms of a slice, and returns 1/(1 + T): what `reduce_softmax` says of it, with the same sums."""
+) -> tuple[float, float]:
+    """Leaves the terms of a slice, and returns 1/(1 + T), and 0.0: what `reduce_softmax` says of it, with the same sums."""
     maximum, place = find_maximum(values, negated)
     if place < 0 or maximum == np.inf:
         terms[:] = 0.0
         masked = place < 0 and zero_if_masked > 0.0 and all_masked(values, np.inf if negated else -np.inf)
-        return 0.0 if masked else np.nan
+        return (0.0 if masked else np.nan), 0.0
     coarse = _coarse_of_others(values, place, maximum, inverse, inverse_rest, scaled, negated)
     total, rest = ZERO, ZERO
     terms[place] = 1.0
@@ -348,7 +370,7 @@ def fill_terms(
                 negated,
             )
             total, rest = compensated(total, rest + lost, part)
-    return 1.0 / (1.0 + (total + rest))
+    return 1.0 / (1.0 + (total + rest)), 0.0
 
 
 @kernel
@@ -411,7 +433,17 @@ def _softmax_jacobian(
 
 
 @kernel
-def _softmax_terms(x: Any, terms: Any, temperature: float, masked: float) -> float:
+def _scaled_term(v: float, term: float, share: float, unused: float) -> float:
+    return term * share
+
+
+@kernel
+def _scaled_product(u: float, term: float, factor: float, mean: float) -> float:
+    return term * factor * (u - mean)
+
+
+@kernel
+def _softmax_look(x: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
     if temperature == 1.0:
         return fill_terms(x, terms, 1.0, 0.0, masked, False, False)
     inverse, inverse_rest = inverse_of(temperature)
@@ -419,13 +451,8 @@ def _softmax_terms(x: Any, terms: Any, temperature: float, masked: float) -> flo
 
 
 @kernel
-def _softmax_whole(x: Any, terms: Any, temperature: float, masked: float) -> float:
-    return _softmax_terms(x, terms, temperature, masked)
-
-
-@kernel
-def _softmax_whole_vjp(x: Any, g: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
-    share = _softmax_terms(x, terms, temperature, masked)
+def _softmax_look_vjp(x: Any, g: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
+    share, _ = _softmax_look(x, terms, temperature, masked)
     return share / temperature, weigh_terms(terms, g, share)
 
 
@@ -452,8 +479,7 @@ SOFTMAX = AxisActivation(
     vjp_reduce=_softmax_vjp_reduce,
     vjp=_softmax_vjp,
     jacobian=_softmax_jacobian,
-    whole=_softmax_whole,
-    whole_vjp=_softmax_whole_vjp,
+    whole=Whole(look=_softmax_look, forward=_scaled_term, look_vjp=_softmax_look_vjp, vjp=_scaled_product),
     range="[0, 1]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="both", smooth=True),
     fast=True,
@@ -486,11 +512,24 @@ def _log_softmax_reduce(x: Any, state: Any, masked: float) -> None:
 
 @kernel
 def _log_softmax(v: float, i: int, j: int, state: Any, masked: float) -> float:
-    number, maximum = working(v), working(state[MAXIMUM, j])
-    difference = number - maximum
-    back = difference + maximum
-    lost = (number - back) + ((back - difference) - maximum)
-    return (difference - working(state[LOG_TOTAL, j])) + (lost if difference > -np.inf else 0.0)
+    return _below(v, ZERO, working(state[MAXIMUM, j]), working(state[LOG_TOTAL, j]))
+
+
+@kernel
+def _below(v: float, term: float, maximum: float, log_total: float) -> float:
+    """v - maximum - log_total; the term is not needed."""
+    difference, lost = compensated(working(v), 0.0, -maximum)
+    return (difference - log_total) + (lost if difference > -np.inf else 0.0)
+
+
+@kernel
+def _log_softmax_look(x: Any, terms: Any, masked: float) -> tuple[float, float]:
+    maximum, others, all_are = _of_run(x, 1.0, 0.0, False, False)
+    if all_are:
+        return ZERO, (ZERO if masked > 0.0 else np.nan)
+    if not maximum < np.inf:
+        return ZERO, np.nan
+    return maximum, (np.float64(log1p(working(others))) if others == others else np.nan)
 
 
 @kernel
@@ -503,6 +542,18 @@ def _log_softmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: 
     share = share_of(v, j, state, 1.0, 0.0, False, False)
     value = working(u) - share * working(vjp_state[TOTAL, j])
     return value if state[INVERSE, j] != 0.0 else 0.0
+
+
+@kernel
+def _log_softmax_look_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
+    share, _ = fill_terms(x, terms, 1.0, 0.0, masked, False, False)
+    return share, _total_of_run(x, g, 0.0, 1.0, 0.0, False, False, False)
+
+
+@kernel
+def _less_share(u: float, term: float, share: float, total: float) -> float:
+    value = u - term * share * total
+    return value if share != 0.0 else 0.0
 
 
 @kernel
@@ -526,6 +577,7 @@ LOG_SOFTMAX = AxisActivation(
     vjp_reduce=_log_softmax_vjp_reduce,
     vjp=_log_softmax_vjp,
     jacobian=_log_softmax_jacobian,
+    whole=Whole(look=_log_softmax_look, forward=_below, look_vjp=_log_softmax_look_vjp, vjp=_less_share),
     range="[-inf, 0]",
     traits=Traits(monotonic=True, zero_centred=False, saturates="right", smooth=True),
     fast=True,
@@ -573,13 +625,13 @@ def _softmin_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, ma
 
 
 @kernel
-def _softmin_whole(x: Any, terms: Any, masked: float) -> float:
+def _softmin_look(x: Any, terms: Any, masked: float) -> tuple[float, float]:
     return fill_terms(x, terms, 1.0, 0.0, masked, False, True)
 
 
 @kernel
-def _softmin_whole_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
-    share = fill_terms(x, terms, 1.0, 0.0, masked, False, True)
+def _softmin_look_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
+    share, _ = _softmin_look(x, terms, masked)
     return -share, weigh_terms(terms, g, share)
 
 
@@ -596,8 +648,7 @@ SOFTMIN = AxisActivation(
     vjp_reduce=_softmin_vjp_reduce,
     vjp=_softmin_vjp,
     jacobian=_softmin_jacobian,
-    whole=_softmin_whole,
-    whole_vjp=_softmin_whole_vjp,
+    whole=Whole(look=_softmin_look, forward=_scaled_term, look_vjp=_softmin_look_vjp, vjp=_scaled_product),
     range="[0, 1]",
     traits=Traits(monotonic=False, zero_centred=False, saturates="both", smooth=True),
     fast=True,

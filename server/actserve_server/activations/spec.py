@@ -221,6 +221,23 @@ class Activation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Whole:
+    """A shorter way for slices that lie each in one run of memory: what the first look at one computes, the second only finishes.
+
+    The first returns two numbers (float64), and may leave terms[n] of the precision's type, for the second.
+    """
+
+    look: Kernel
+    """look(x, terms, *parameters) -> a, b"""
+    forward: Kernel
+    """forward(v, term, a, b): y[i], where v = x[i] and term = terms[i]."""
+    look_vjp: Kernel
+    """look_vjp(x, g, terms, *parameters) -> a, b"""
+    vjp: Kernel
+    """vjp(u, term, a, b): (J^T g)[i], where u = g[i]."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AxisActivation:
     """An activation of whole slices along an axis, as softmax is.
 
@@ -267,11 +284,7 @@ class AxisActivation:
     integer), before the parameters. The element x[i, j] has index i * inner + j from x[0, 0]."""
     fast: bool = False
     """Whether its kernels gain from single precision; where not, the fast results are the exact ones."""
-    whole: Kernel | None = None
-    """A shorter way to `forward` for a slice that lies in one run of memory: whole(x, terms, *parameters) fills terms[n], of the
-    precision's type, and returns the number (float64) that makes the result of them, y[i] = terms[i] * number."""
-    whole_vjp: Kernel | None = None
-    """Likewise whole_vjp(x, g, terms, *parameters) -> number, mean, for the product terms[i] * (g[i] - mean) * number."""
+    whole: Whole | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -357,6 +370,7 @@ __all__ = [
     "ResizingActivation",
     "Traits",
     "Value",
+    "Whole",
     "kernel",
     "word",
 ]

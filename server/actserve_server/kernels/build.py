@@ -146,7 +146,6 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
         # Of float32; the other types have no fast form.
         accuracy = "fast"
     form = form_of(dtype, accuracy, cancels=chosen.cancels)
-    elementwise = chosen.arguments[0] == "input"
     return Unit(
         label=f"{record.name}-{operation}-{form.name}",
         loop=chosen.loop,
@@ -158,8 +157,8 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
         cancels=chosen.cancels,
         columns=chosen.columns,
         helpers=cast("tuple[types.FunctionType, ...]", chosen.helpers),
-        of_any_width=elementwise,
-        wide=elementwise and vectors.have_512_bits(),
+        of_any_width=not chosen.sums,
+        wide=not chosen.sums and vectors.have_512_bits(),
     )
 
 
@@ -216,7 +215,8 @@ def _source(unit: Unit) -> types.FunctionType:
 def translate(unit: Unit) -> CompileResult:
     """Compile a unit: about 0.3 s of one core, under Numba's global lock."""
     dispatcher = numba.njit(**_OPTIONS)(_source(unit))
-    with target.interleaving(_VECTORS if unit.arguments[0] == "input" else 0), vectors.compiled_for(wide=unit.wide):
+    many = unit.of_any_width or unit.arguments[0] == "input"
+    with target.interleaving(_VECTORS if many else 0), vectors.compiled_for(wide=unit.wide):
         dispatcher.compile(unit.signature())
     (result,) = dispatcher.overloads.values()
     if result.library.has_dynamic_globals:

@@ -339,8 +339,7 @@ def _reduce_vjp_indexed(form: Form, kernel: Function) -> Function:
 # In the loops below `start` is the place of out[0] in the flattened result. Single columns are run along i, and several
 # along j row by row, through one-dimensional pieces: so the innermost loop walks through memory that LLVM can see to be
 # contiguous, which a column of an array of more dimensions is not. NaNs are looked for along the way and mended
-# afterwards: that costs less than a choice for each element, and where a loop reduces something LLVM works at several
-# vectors at once, as it does not where it only stores. The kernels of an indexed record are also given the
+# afterwards: that costs less than a choice for each element. The kernels of an indexed record are also given the
 # global index of their element, `origin` being that of x[0, 0, 0]: the loops are made with and without it from one text,
 # `at`, which Numba removes where it gives nothing.
 
@@ -357,6 +356,7 @@ def _slices(form: Form, kernel: Function, at: Function) -> Function:
     load, write, mend = form.load, form.write, form.mend
 
     def slices(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
@@ -395,6 +395,7 @@ def _slices_vjp(form: Form, kernel: Function, at: Function) -> Function:
     load, write, mend = form.load, form.write, form.mend
 
     def slices_vjp(x, g, start, out, state, vjp_state, origin, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
@@ -440,6 +441,7 @@ def _jacobian(form: Form, kernel: Function, at: Function) -> Function:
     load, store = form.load, form.store
 
     def jacobian(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size * n or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
@@ -473,6 +475,7 @@ def _jacobian_diagonal(form: Form, kernel: Function, at: Function) -> Function:
     load, store = form.load, form.store
 
     def jacobian_diagonal(x, start, out, state, origin, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         if start < 0 or start + out.size > x.size or state.shape[0] != outer or state.shape[2] != inner:
             raise ValueError("out or the state does not fit x")
@@ -501,12 +504,11 @@ def _jacobian_diagonal(form: Form, kernel: Function, at: Function) -> Function:
     return jacobian_diagonal
 
 
-# Slices that lie each in one run of memory need no state between two looks at them: what the first computes, the second
-# only scales.
+# Slices that lie each in one run of memory need no state between two looks at them.
 
 
-def _whole(form: Form, kernel: Function) -> Function:
-    write, mend, scalar = form.write, form.mend, form.scalar
+def _whole(form: Form, look: Function, kernel: Function) -> Function:
+    load, write, mend, scalar = form.load, form.write, form.mend, form.scalar
 
     def whole(x, out, params):  # type: ignore[no-untyped-def]
         outer, n, inner = x.shape
@@ -515,11 +517,12 @@ def _whole(form: Form, kernel: Function) -> Function:
         terms = np.empty(n, scalar)
         for o in range(outer if n > 0 else 0):
             values = x[o].reshape(n)
-            number = scalar(kernel(values, terms, *params))
+            first, second = look(values, terms, *params)
+            a, b = scalar(first), scalar(second)
             piece = out[o * n : o * n + n]
             spoilt = False
             for p in range(n):
-                piece[p], nan = write(terms[p] * number)
+                piece[p], nan = write(kernel(load(values[p]), terms[p], a, b))
                 spoilt |= nan
             if spoilt:
                 for p in range(n):
@@ -528,7 +531,7 @@ def _whole(form: Form, kernel: Function) -> Function:
     return whole
 
 
-def _whole_vjp(form: Form, kernel: Function) -> Function:
+def _whole_vjp(form: Form, look: Function, kernel: Function) -> Function:
     load, write, mend, scalar = form.load, form.write, form.mend, form.scalar
 
     def whole_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
@@ -538,12 +541,12 @@ def _whole_vjp(form: Form, kernel: Function) -> Function:
         terms = np.empty(n, scalar)
         for o in range(outer if n > 0 else 0):
             values, gradients = x[o].reshape(n), g[o].reshape(n)
-            factor, centre = kernel(values, gradients, terms, *params)
-            number, mean = scalar(factor), scalar(centre)
+            first, second = look(values, gradients, terms, *params)
+            a, b = scalar(first), scalar(second)
             piece = out[o * n : o * n + n]
             spoilt = False
             for p in range(n):
-                piece[p], nan = write(terms[p] * number * (load(gradients[p]) - mean))
+                piece[p], nan = write(kernel(load(gradients[p]), terms[p], a, b))
                 spoilt |= nan
             if spoilt:
                 for p in range(n):
@@ -562,6 +565,7 @@ def _gated(form: Form, kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def gated(x, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         half = n // 2
         if n % 2 or out.shape[0] != outer or out.shape[1] != half or out.shape[2] != inner:
@@ -595,20 +599,34 @@ def _gated_partials(form: Form, u_kernel: Function, v_kernel: Function) -> Funct
     load, store = form.load, form.store
 
     def gated_partials(x, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         half = n // 2
         if n % 2 or out.shape != x.shape:
             raise ValueError("out must have the shape of x, whose axis is even")
         second = np.int64(params[0])
         step, gap = (2, 1) if params[1] > 0.0 else (1, half)
+        runs, length = (1, half) if inner == 1 else (half, inner)
+        stride = step if inner == 1 else 1
         for o in range(outer):
-            for i in range(half):
-                iu = i * step + second * gap
-                iv = i * step + (1 - second) * gap
-                for j in range(inner):
-                    u, v = load(x[o, iu, j]), load(x[o, iv, j])
-                    out[o, iu, j] = store(u if u != u else v, u_kernel(u, v, *params[2:]))
-                    out[o, iv, j] = store(u if u != u else v, v_kernel(u, v, *params[2:]))
+            flat = x[o].reshape(n * inner)
+            results = out[o].reshape(n * inner)
+            for r in range(runs):
+                first = r * step * inner
+                u_from = first + second * gap * inner
+                v_from = first + (1 - second) * gap * inner
+                if stride == 1:
+                    us, vs = flat[u_from : u_from + length], flat[v_from : v_from + length]
+                    by_u, by_v = results[u_from : u_from + length], results[v_from : v_from + length]
+                    for p in range(length):
+                        u, v = load(us[p]), load(vs[p])
+                        by_u[p] = store(u if u != u else v, u_kernel(u, v, *params[2:]))
+                        by_v[p] = store(u if u != u else v, v_kernel(u, v, *params[2:]))
+                else:
+                    for p in range(length):
+                        u, v = load(flat[u_from + 2 * p]), load(flat[v_from + 2 * p])
+                        results[u_from + 2 * p] = store(u if u != u else v, u_kernel(u, v, *params[2:]))
+                        results[v_from + 2 * p] = store(u if u != u else v, v_kernel(u, v, *params[2:]))
 
     return gated_partials
 
@@ -617,20 +635,35 @@ def _gated_vjp(form: Form, u_kernel: Function, v_kernel: Function) -> Function:
     load, store = form.load, form.store
 
     def gated_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         outer, n, inner = x.shape
         half = n // 2
         if n % 2 or out.shape != x.shape or g.shape[0] != outer or g.shape[1] != half or g.shape[2] != inner:
             raise ValueError("out must have the shape of x, whose axis is even, and the upstream gradient half of it")
         second = np.int64(params[0])
         step, gap = (2, 1) if params[1] > 0.0 else (1, half)
+        runs, length = (1, half) if inner == 1 else (half, inner)
+        stride = step if inner == 1 else 1
         for o in range(outer):
-            for i in range(half):
-                iu = i * step + second * gap
-                iv = i * step + (1 - second) * gap
-                for j in range(inner):
-                    u, v, factor = load(x[o, iu, j]), load(x[o, iv, j]), load(g[o, i, j])
-                    out[o, iu, j] = store(u if u != u else v, u_kernel(u, v, *params[2:]) * factor)
-                    out[o, iv, j] = store(u if u != u else v, v_kernel(u, v, *params[2:]) * factor)
+            flat, gradients = x[o].reshape(n * inner), g[o].reshape(half * inner)
+            results = out[o].reshape(n * inner)
+            for r in range(runs):
+                first = r * step * inner
+                u_from = first + second * gap * inner
+                v_from = first + (1 - second) * gap * inner
+                factors = gradients[r * length : (r + 1) * length]
+                if stride == 1:
+                    us, vs = flat[u_from : u_from + length], flat[v_from : v_from + length]
+                    by_u, by_v = results[u_from : u_from + length], results[v_from : v_from + length]
+                    for p in range(length):
+                        u, v, factor = load(us[p]), load(vs[p]), load(factors[p])
+                        by_u[p] = store(u if u != u else v, u_kernel(u, v, *params[2:]) * factor)
+                        by_v[p] = store(u if u != u else v, v_kernel(u, v, *params[2:]) * factor)
+                else:
+                    for p in range(length):
+                        u, v, factor = load(flat[u_from + 2 * p]), load(flat[v_from + 2 * p]), load(factors[p])
+                        results[u_from + 2 * p] = store(u if u != u else v, u_kernel(u, v, *params[2:]) * factor)
+                        results[v_from + 2 * p] = store(u if u != u else v, v_kernel(u, v, *params[2:]) * factor)
 
     return gated_vjp
 
@@ -642,6 +675,7 @@ def _resize(form: Form, kernel: Function) -> Function:
     store = form.store
 
     def resize(x, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if out.shape[0] != x.shape[0] or out.shape[2] != x.shape[2]:
             raise ValueError("out must differ from x in the length of the axis alone")
         for o in range(out.shape[0]):
@@ -657,6 +691,7 @@ def _resize_vjp(form: Form, kernel: Function) -> Function:
     store = form.store
 
     def resize_vjp(x, g, out, params):  # type: ignore[no-untyped-def]
+        in_widest_vectors()
         if out.shape != x.shape or g.shape[0] != x.shape[0] or g.shape[2] != x.shape[2]:
             raise ValueError("out must have the shape of x, and g differ from it in the length of the axis alone")
         for o in range(out.shape[0]):
@@ -687,6 +722,8 @@ class Operation:
     """How many parameters the kernel is given as columns; 0 where parameters are plain numbers."""
     helpers: tuple[Function, ...] = ()
     """Plain functions that the loop takes after the kernels, compiled as they are."""
+    sums: bool = False
+    """Whether it adds up elements, in an order that the vectors it is compiled for decide."""
 
 
 _FILL = ("index", "output", "state", "index", "params")
@@ -766,10 +803,10 @@ def _along_axis(record: AxisActivation) -> dict[str, Operation]:
     position = ("index",) if record.indexed else ()
     reduce, reduce_vjp = (_reduce_indexed, _reduce_vjp_indexed) if record.indexed else (_reduce, _reduce_vjp)
     table = {
-        "reduce": Operation(reduce, (record.reduce,), ("block", *position, "state", "params")),
+        "reduce": Operation(reduce, (record.reduce,), ("block", *position, "state", "params"), sums=True),
         "forward": Operation(_slices, (record.forward,), ("block", *_FILL), helpers=at),
         "vjp_reduce": Operation(
-            reduce_vjp, (record.vjp_reduce,), ("block", "block", *position, "state", "state", "params")
+            reduce_vjp, (record.vjp_reduce,), ("block", "block", *position, "state", "state", "params"), sums=True
         ),
         "vjp": Operation(
             _slices_vjp,
@@ -780,10 +817,13 @@ def _along_axis(record: AxisActivation) -> dict[str, Operation]:
         "jacobian": Operation(_jacobian, (record.jacobian,), ("block", *_FILL), helpers=at),
         "jacobian_diagonal": Operation(_jacobian_diagonal, (record.jacobian,), ("block", *_FILL), helpers=at),
     }
-    if record.whole is not None:
-        table["whole_forward"] = Operation(_whole, (record.whole,), ("block", "output", "params"))
-    if record.whole_vjp is not None:
-        table["whole_vjp"] = Operation(_whole_vjp, (record.whole_vjp,), ("block", "block", "output", "params"))
+    whole = record.whole
+    if whole is not None:
+        for name, loop, kernels, inputs in (
+            ("whole_forward", _whole, (whole.look, whole.forward), ("block",)),
+            ("whole_vjp", _whole_vjp, (whole.look_vjp, whole.vjp), ("block", "block")),
+        ):
+            table[name] = Operation(loop, kernels, (*inputs, "output", "params"), sums=True)
     for gradient in record.gradients:
         table[f"gradient_{gradient.parameter}"] = Operation(
             _slices_vjp,

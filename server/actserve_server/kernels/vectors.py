@@ -1,4 +1,4 @@
-"""Loops over single elements in vectors of 512 bits, where the processor has them: their results do not depend on how wide a vector is.
+"""Loops in vectors of 512 bits, where the processor has them: their results do not depend on how wide a vector is.
 
 All else is compiled for the baseline alone (`target`), whose order of summation is a part of its results. LLVM takes the processor of a
 function from attributes of it; what it inlines may be for a lesser one. This module knows neither kernels nor loops.

@@ -39,8 +39,12 @@ def evaluate(subject: Subject, operation: str) -> Pieces:
         return (_from_table if _has_table(subject, operation) else _elementwise)(subject, operation)
     if isinstance(record, AxisActivation):
         n, inner = subject.slice_shape
-        whole = {"forward": record.whole, "vjp": record.whole_vjp}.get(operation)
-        if whole is not None and inner == 1 and _SHORT < n <= subject.piece_elements:
+        if (
+            record.whole is not None
+            and operation in ("forward", "vjp")
+            and inner == 1
+            and _SHORT < n <= subject.piece_elements
+        ):
             return _whole_slices(subject, operation)
         return _along_axis(subject, operation)
     return _whole_blocks(subject, operation)
