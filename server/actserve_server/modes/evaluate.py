@@ -15,6 +15,7 @@ import numpy as np
 from actserve_server.activations.spec import Activation, AxisActivation
 from actserve_server.kernels.compiler import has_fast, load, load_service
 from actserve_server.kernels.forms import SIXTEEN_BITS
+from actserve_server.kernels.threads import pace_of
 from actserve_server.modes.base import Array, Subject
 from actserve_server.modes.tables import derivative_table, rounded_table
 
@@ -28,8 +29,19 @@ memory, and good only until the next is asked for.
 _SHORT = 64
 """Slices of at most so many elements are not worth a loop each."""
 
-_GRAIN = 1 << 16
-"""Elements below which a part of the work is not worth handing to another core, which takes some 50 microseconds."""
+_ALONE = 1 << 12
+"""Of fewer elements it is not even asked whether another core should have a part."""
+
+
+def _share(
+    subject: Subject, loop: Callable[..., None], size: int, work: Callable[[int, int], None], elements: int = 1
+) -> None:
+    """Have all of range(size), units of so many elements, worked at by as many cores as are free and worth it for this loop."""
+    if subject.team.threads == 1 or size * elements < _ALONE:
+        work(0, size)
+        return
+    pace = pace_of(loop)
+    subject.team.share(size, 1, pace.timed(work, elements), grain=pace.grain(elements))
 
 
 def evaluate(subject: Subject, operation: str) -> Pieces:
@@ -146,7 +158,7 @@ def _elementwise(subject: Subject, operation: str) -> Pieces:
                 else:
                     loop(*part, out[begin:end], subject.parameters)
 
-            subject.team.share(out.size, 1, work, grain=_GRAIN)
+            _share(subject, loop, out.size, work)
             yield first + start, scratch.shown(out)
 
     return pieces
@@ -173,7 +185,7 @@ def _from_table(subject: Subject, operation: str) -> Pieces:
             def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
                 look_up(*(array[start + begin : start + end] for array in bits), table, out[begin:end])
 
-            subject.team.share(out.size, 1, work, grain=_GRAIN)
+            _share(subject, look_up, out.size, work)
             yield first + start, scratch.shown(out)
 
     return pieces
@@ -195,7 +207,7 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
     read = readable(subject)
     growth = n if operation == "jacobian" else 1
     scratch = _Scratch(subject, np.dtype(np.float64) if gradient else subject.dtype)
-    params, share = subject.parameters, subject.team.share
+    params = subject.parameters
 
     def pieces(first: int, *inputs: Array, into: Array | None = None) -> Iterator[tuple[int, Array]]:
         slices = tuple(read(array).reshape(-1, n, inner) for array in inputs)
@@ -212,13 +224,13 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
             if vjp_reduce is not None:
                 vjp_reduce(*parts, *origin, *found, params)
 
-        share(outer, 1, look, grain=max(_GRAIN // max(n * inner, 1), 1))
+        _share(subject, reduce, outer, look, n * inner)
         for start, _, out in scratch.parts(inputs[0].size * growth, into):
 
             def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
                 fill(*slices, start + begin, out[begin:end], *states, first, params)
 
-            share(out.size, 1, work, grain=_GRAIN)
+            _share(subject, fill, out.size, work)
             yield first * growth + start, scratch.shown(out)
 
     return pieces
@@ -239,7 +251,7 @@ def _whole_slices(subject: Subject, operation: str) -> Pieces:
             def work(begin: int, end: int, parts: list[Array] = parts, out: Array = out) -> None:
                 loop(*(array[begin:end] for array in parts), out[begin * n : end * n], subject.parameters)
 
-            subject.team.share(len(parts[0]), 1, work, grain=max(_GRAIN // n, 1))
+            _share(subject, loop, len(parts[0]), work, n)
             yield first + start, scratch.shown(out)
 
     return pieces
@@ -266,7 +278,7 @@ def _whole_blocks(subject: Subject, operation: str) -> Pieces:
         def work(begin: int, end: int) -> None:
             loop(*(array[begin:end] for array in slices), out[begin:end], params)
 
-        subject.team.share(outer, 1, work, grain=max(_GRAIN // max(n * inner, 1), 1))
+        _share(subject, loop, outer, work, n * inner)
         base = first // (n * inner) * length * inner if n * inner else 0
         for start in range(0, flat.size, subject.piece_elements):
             yield base + start, flat[start : start + subject.piece_elements].view(subject.dtype)

@@ -12,12 +12,9 @@ from actserve.stats import SQUARE_OFFSET, VALUE_OFFSET, ExactSums, Histogram, Ne
 
 from actserve_server.kernels import compiler, neurons
 from actserve_server.kernels.neurons import COUNT_ROWS, HISTOGRAM_BINS
-from actserve_server.kernels.threads import SOLO, Team
+from actserve_server.kernels.threads import SOLO, Team, pace_of
 from actserve_server.modes.base import Array
 from actserve_server.modes.slopes import Slopes
-
-_GRAIN = 1 << 16
-"""Elements below which a part of the work is not worth handing to another core."""
 
 _NEURONS_OF_A_SHARE = 128
 """Shares are multiples of so many neurons: a quarter of the loops' tile, so that a layer of 1,024 occupies several cores."""
@@ -154,7 +151,9 @@ class NeuronTally:
             self._observe(a, source, given, first, n, inner, begin, end, wanted, *arrays, bins)
             self._bins.append(bins)
 
-        self._team.share(n, _NEURONS_OF_A_SHARE, observe, grain=max(_GRAIN * n // a.size, 1))
+        rows = -(-a.size // n)
+        pace = pace_of(self._observe)
+        self._team.share(n, _NEURONS_OF_A_SHARE, pace.timed(observe, rows), grain=pace.grain(rows))
         if self._table is not None:
             self._make_room(a.size)
             self._add_to_histograms(a, first, n, inner, 0, n, self._table)
