@@ -12,6 +12,7 @@ from collections import deque
 from typing import Literal
 
 from actserve import wire
+from actserve.allocator import keep_freed_chunks
 from actserve.v1 import compute_pb2
 
 from actserve_client._summaries import Nonfinite, Summary, nonfinite_of, summary_of
@@ -20,6 +21,7 @@ from actserve_client.errors import ServerUnavailable
 
 def chunk_message(job: int, index: int, offset: int, data: memoryview) -> bytes:
     """The message that carries a piece of an input."""
+    keep_freed_chunks()
     chunk = compute_pb2.InputChunk(input=index, offset_bytes=offset)
     return wire.frame(compute_pb2.ComputeStreamRequest(job=job, chunk=chunk), data)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import secrets
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 from actserve import shared, wire
+from actserve.allocator import keep_freed_chunks
 from actserve.v1 import service_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -161,7 +161,7 @@ class Server:
 
     def start(self) -> None:
         """Begin to serve."""
-        _tune_allocator()
+        keep_freed_chunks()
         # Before gRPC, so that whoever finds the one socket finds the other.
         self._brokers = [broker for address in self.addresses if (broker := self._broker(address))]
         self._server.start()
@@ -260,18 +260,3 @@ def _server_info(config: Config, worker: int) -> service_pb2.ServerInfo:
         max_activations=config.max_activations,
         max_formula_length=config.max_formula_length,
     )
-
-
-def _tune_allocator() -> None:
-    """Keep freed chunks for the next ones, where the C library is glibc.
-
-    By default glibc gives a block of a chunk's size back to the system when it is freed, so that every chunk faults in
-    fresh pages: benchmarks/README.md has the difference. The process is the server's own, so nobody else is affected.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    trim_threshold, mmap_threshold = -1, -3
-    mallopt(mmap_threshold, 32 << 20)
-    mallopt(trim_threshold, 64 << 20)
