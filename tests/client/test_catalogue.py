@@ -249,3 +249,19 @@ def test_bits_do_not_depend_on_the_number_of_cores(name: str, dtype: Any, make_s
             product = client.derivative(name, x, upstream=np.ones_like(forward), parameters=parameters)
             results.append((forward.tobytes(), product.tobytes()))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("alpha", "name"), [(1.0, "softmax"), (1.5, "entmax15"), (2.0, "sparsemax")])
+@pytest.mark.parametrize("shape", [(3, 500), (7, 5, 2)])
+def test_entmax_is_the_member_of_its_family(client: Client, alpha: float, name: str, shape: tuple[int, ...]) -> None:
+    x, g = normal(*shape), np.random.default_rng(1).standard_normal(shape)
+    assert client.forward("entmax", x, alpha=alpha).tobytes() == client.forward(name, x).tobytes()
+    ours, theirs = (
+        client.derivative(each, x, upstream=g, **how) for each, how in (("entmax", {"alpha": alpha}), (name, {}))
+    )
+    assert ours.tobytes() == theirs.tobytes()
+    full = client.derivative("entmax", x, jacobian="full", alpha=alpha)
+    assert full.tobytes() == client.derivative(name, x, jacobian="full").tobytes()
+    gradient = client.derivative("entmax", x, upstream=g, parameter_gradients=True, alpha=alpha)
+    np.testing.assert_array_equal(gradient.input, ours)
+    assert np.isfinite(gradient.parameters["alpha"])

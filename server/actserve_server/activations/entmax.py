@@ -19,10 +19,12 @@ import numpy as np
 
 from actserve_server.activations.softmax import INVERSE as SHARE_INVERSE
 from actserve_server.activations.softmax import OTHERS as SHARE_OTHERS
-from actserve_server.activations.softmax import share_of, share_slope
+from actserve_server.activations.softmax import SOFTMAX, share_of, share_slope
 from actserve_server.activations.sparse_maps import (
+    ENTMAX15,
     MAXIMUM,
     OTHERS,
+    SPARSEMAX,
     TAU,
     TAU_REST,
     WINNER,
@@ -461,5 +463,7 @@ ENTMAX = AxisActivation(
             _alpha_gradient,
         ),
     ),
+    branches=True,
+    special={(1.0,): (SOFTMAX, (1.0, 0.0)), (1.5,): (ENTMAX15, ()), (2.0,): (SPARSEMAX, ())},
     tried=({"alpha": 1.0}, {"alpha": 1.2}, {"alpha": 1.9}, {"alpha": 2.0}, {"alpha": 3.5}, {"alpha": 12.0}),
 )

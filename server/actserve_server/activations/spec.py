@@ -285,6 +285,13 @@ class AxisActivation:
     fast: bool = False
     """Whether its kernels gain from single precision; where not, the fast results are the exact ones."""
     whole: Whole | None = None
+    branches: bool = False
+    """Whether its kernels take one of several ways, most of them long: where a loop worked at several elements at once it would take all."""
+    special: Mapping[tuple[float, ...], tuple[AxisActivation, tuple[float, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Other records, with their parameters, that are the same at some parameters (as kernels take them) and compute it faster. They are taken
+    for all but gradients of parameters."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -24,7 +24,7 @@ from numba.core import types as numba_types
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
 
-from actserve_server.activations.spec import Record
+from actserve_server.activations.spec import AxisActivation, Record
 from actserve_server.kernels import target, vectors
 from actserve_server.kernels.binding import Bindings, digest
 from actserve_server.kernels.forms import Form, form_of
@@ -49,7 +49,7 @@ Function = Callable[..., Any]
 _TARGET = target.pin()
 _OPTIONS = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 _VECTORS = 4
-"""At how many vectors an elementwise loop works at once. Their numbers do not fit the registers, but memory is read again sooner than
+"""At how many vectors a loop works at once that adds nothing up. Their numbers do not fit the registers, but memory is read again sooner than
 a result is waited for: a sixth less time than with two."""
 
 
@@ -102,6 +102,8 @@ class Unit:
     helpers: tuple[types.FunctionType, ...] = ()
     of_any_width: bool = False
     """Whether its results are the same for vectors of every width, so that there is code for wide ones too."""
+    branches: bool = False
+    """Whether its loops go element by element."""
     wide: bool = False
     """Whether it is for processors with vectors of 512 bits."""
 
@@ -158,6 +160,7 @@ def unit_of(record: Record, operation: str, dtype: np.dtype[Any], accuracy: str 
         columns=chosen.columns,
         helpers=cast("tuple[types.FunctionType, ...]", chosen.helpers),
         of_any_width=not chosen.sums,
+        branches=isinstance(record, AxisActivation) and record.branches,
         wide=not chosen.sums and vectors.have_512_bits(),
     )
 
@@ -215,7 +218,7 @@ def _source(unit: Unit) -> types.FunctionType:
 def translate(unit: Unit) -> CompileResult:
     """Compile a unit: about 0.3 s of one core, under Numba's global lock."""
     dispatcher = numba.njit(**_OPTIONS)(_source(unit))
-    many = unit.of_any_width or unit.arguments[0] == "input"
+    many = (unit.of_any_width or unit.arguments[0] == "input") and not unit.branches
     with target.interleaving(_VECTORS if many else 0), vectors.compiled_for(wide=unit.wide):
         dispatcher.compile(unit.signature())
     (result,) = dispatcher.overloads.values()

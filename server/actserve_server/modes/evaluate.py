@@ -6,6 +6,7 @@ neither what the results are for nor where the blocks come from.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -50,6 +51,10 @@ def evaluate(subject: Subject, operation: str) -> Pieces:
     if isinstance(record, Activation):
         return (_from_table if _has_table(subject, operation) else _elementwise)(subject, operation)
     if isinstance(record, AxisActivation):
+        special = None if operation.startswith("gradient") else record.special.get(subject.parameters)
+        if special is not None:
+            record, parameters = special
+            subject = dataclasses.replace(subject, record=record, parameters=parameters)
         n, inner = subject.slice_shape
         if (
             record.whole is not None
