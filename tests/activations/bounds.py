@@ -24,7 +24,6 @@ FAST_ULP_BEYOND = {
     ("acon_c", "derivative"): 5.2,
     ("e_swish", "derivative"): 5.0,
     ("elish", "derivative"): 5.0,
-    ("flatten_t_swish", "forward"): 5.2,
     ("gelu", "forward"): 4.4,
     ("laplace", "forward"): 4.8,
     ("phish", "forward"): 5.6,

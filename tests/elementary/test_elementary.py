@@ -461,6 +461,34 @@ def test_the_normal_tail_comes_in_parts(prefix: str) -> None:
     assert np.array_equal(above / below, compiled("scaled_normal_tail", precision)(a))
 
 
+@pytest.mark.parametrize(("prefix", "bits"), [("wide", 53.9), ("fast", 23), ("narrow", 38)])
+def test_a_logarithm_of_more_than_one_comes_in_parts(prefix: str, bits: float) -> None:
+    precision = PRECISIONS[prefix]
+    (e,) = up_to_one(precision)
+    e = e.astype(precision.dtype)
+    hi, lo = compiled("log_of_more_in_parts", precision, results=2)(e)
+    if precision is not WIDE:
+        assert not lo.any()
+    for value, rest, point in zip(hi.tolist(), lo.tolist(), e.tolist(), strict=True):
+        exact = mp.log1p(mp.mpf(point))
+        assert abs(mp.mpf(value) + mp.mpf(rest) - exact) <= exact * mp.mpf(2) ** -bits
+
+
+@pytest.mark.parametrize("prefix", PRECISIONS)
+def test_what_a_quotient_lost_is_told(prefix: str) -> None:
+    precision = PRECISIONS[prefix]
+    x = _random().uniform(-300, 300, 2000).astype(precision.points).astype(precision.dtype)
+    hi = (x / precision.dtype(7)).astype(precision.dtype)
+    rest = compiled("quotient_rest", precision)(x, np.full_like(x, 7), hi)
+    if precision is not WIDE:
+        assert not rest.any()
+        return
+    with mp.workdps(60):
+        for point, value, lost in zip(x.tolist(), hi.tolist(), rest.tolist(), strict=True):
+            exact = mp.mpf(point) / 7 - mp.mpf(value)
+            assert abs(mp.mpf(lost) - exact) <= abs(exact) * mp.mpf(2) ** -50
+
+
 @pytest.mark.parametrize(("prefix", "bits"), [("wide", 54), ("fast", 25), ("narrow", 40)])
 def test_a_sine_comes_in_parts(prefix: str, bits: int) -> None:
     precision = PRECISIONS[prefix]

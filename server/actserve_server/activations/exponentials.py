@@ -21,8 +21,10 @@ from actserve_server.elementary import (
     decay_sum,
     exp,
     expm1,
+    fma,
     quick_exp,
     quotient,
+    quotient_rest,
     scaled_exp,
     working,
 )
@@ -126,8 +128,12 @@ ELU = Activation(
 
 @kernel
 def _celu(x: float, alpha: float) -> float:
-    hi, _ = quotient(min(x, 0.0), alpha)
-    return x if x >= 0.0 or hi > STRAIGHT else working(alpha) * expm1(hi)
+    bounded, depth = min(x, 0.0), working(alpha)
+    hi, _ = quotient(bounded, alpha)
+    growth = expm1(hi)
+    lost = quotient_rest(bounded, alpha, hi)
+    rest = depth * (lost * (1.0 + growth)) if (lost != 0.0) & (growth > -1.0) else 0.0
+    return x if x >= 0.0 or hi > STRAIGHT else fma(depth, growth, rest)
 
 
 @kernel

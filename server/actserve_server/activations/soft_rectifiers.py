@@ -15,6 +15,7 @@ from actserve_server.elementary import (
     decay_sum,
     fma,
     log_of_more,
+    log_of_more_in_parts,
     quick_exp,
     quick_product,
     scaled_exp,
@@ -37,12 +38,13 @@ def _softplus(x: float, beta: float, threshold: float) -> float:
     inverse = 1.0 / beta
     inverse_hi = working(inverse)
     rest = working((inverse - inverse_hi) + fma(-inverse, beta, 1.0) / beta)
-    inverse_lo = rest if abs(inverse_hi) <= LARGEST else 0.0
+    finite = abs(inverse_hi) <= LARGEST
+    inverse_lo = rest if finite else 0.0
     magnitude = -abs(hi)
     bent = magnitude > LINEAR_TAIL
     decay = scaled_exp(1.0 if bent else inverse_hi, magnitude, -lo if hi > 0.0 else lo)
-    growth = log_of_more(decay)
-    tail = fma(growth, inverse_hi, growth * inverse_lo) if bent else decay
+    growth, lost = log_of_more_in_parts(decay)
+    tail = fma(growth, inverse_hi, fma(growth, inverse_lo, lost * (inverse_hi if finite else 0.0))) if bent else decay
     exact = (x if hi > 0.0 else 0.0) + tail
     return x if (hi - working(threshold)) + lo > 0.0 else exact
 
@@ -64,8 +66,9 @@ def _quick_softplus(x: float, beta: float, threshold: float) -> float:
     inverse = 1.0 / beta
     inverse_hi = working(inverse)
     inverse_lo = working((inverse - inverse_hi) + fma(-inverse, beta, 1.0) / beta)
-    growth = log_of_more(quick_exp(-abs(hi), -lo if hi > 0.0 else lo))
-    exact = (x if hi > 0.0 else 0.0) + fma(growth, inverse_hi, growth * inverse_lo)
+    growth, lost = log_of_more_in_parts(quick_exp(-abs(hi), -lo if hi > 0.0 else lo))
+    tail = fma(growth, inverse_hi, fma(growth, inverse_lo, lost * inverse_hi))
+    exact = (x if hi > 0.0 else 0.0) + tail
     return x if (hi - working(threshold)) + lo > 0.0 else exact
 
 

@@ -80,8 +80,20 @@ E_SWISH = Activation(
 
 
 @kernel
+def _lowered_share(bounded: float, decay: float, threshold: float) -> float:
+    """bounded/(1 + decay) + threshold, which may cancel: so what is lost where the quotient is rounded is carried along."""
+    whole = 1.0 + decay
+    inverse = 1.0 / whole
+    share = bounded * inverse
+    lost = fma(-share, decay - (whole - 1.0), fma(-share, whole, bounded)) * inverse
+    return (share + working(threshold)) + lost
+
+
+@kernel
 def _flatten_t_swish(x: float, threshold: float) -> float:
-    return sigmoid_times(max(x, 0.0), x, 0.0) + working(threshold)
+    bounded = min(max(x, 0.0), LARGEST)
+    value = _lowered_share(bounded, exp_sum(-bounded, 0.0), threshold)
+    return value if x <= LARGEST else x
 
 
 @kernel
@@ -98,7 +110,7 @@ def _flatten_t_swish_reach(threshold: float) -> float:
 @kernel
 def _quick_flatten_t_swish(x: float, threshold: float) -> float:
     bounded = max(x, 0.0)
-    return bounded / (1.0 + quick_exp(-bounded, 0.0)) + working(threshold)
+    return _lowered_share(bounded, quick_exp(-bounded, 0.0), threshold)
 
 
 @kernel

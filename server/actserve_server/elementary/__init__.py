@@ -29,6 +29,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
                             the result's type, but for FAST, where they are within 3.4 and 2.9 units, not 1
+    quotient_rest(x, a, hi)  (x - hi a)/a where hi is x/a, rounded; 0 in NARROW and FAST
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
     normal_tail_parts(a)    the same as a numerator and a denominator
@@ -39,6 +40,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
                             loops that vectorize
     silu_slope_quotient(d)  silu'(r + d)/d around the zero r of silu', for |d| <= 1/4
     log_of_more(e)          log(1 + e) for 0 <= e <= 1
+    log_of_more_in_parts(e)  the same as hi + lo; in NARROW and FAST lo is 0
 
 Polynomials, as `slopes` says, of t = x - SLOPE_MIDDLE for |t| <= SLOPE_REACH:
 
@@ -87,6 +89,7 @@ _NAMES = (
     "working",
     "two_product",
     "quotient",
+    "quotient_rest",
     "line",
     "offset",
     "exp",
@@ -117,6 +120,7 @@ _NAMES = (
     "cos_huge",
     "silu_slope_quotient",
     "log_of_more",
+    "log_of_more_in_parts",
     "quick_product",
     "quick_exp",
     "square_of_more",
@@ -155,6 +159,7 @@ CHUNK: int = WIDE["CHUNK"]
 working = wide.wide_working
 two_product = wide.wide_two_product
 quotient = wide.wide_quotient
+quotient_rest = wide.wide_quotient_rest
 line = wide.wide_line
 offset = wide.wide_offset
 exp = wide.wide_exp
@@ -185,6 +190,7 @@ sin_huge = wide.wide_sin_huge
 cos_huge = wide.wide_cos_huge
 silu_slope_quotient = wide.wide_silu_slope_quotient
 log_of_more = wide.wide_log_of_more
+log_of_more_in_parts = wide.wide_log_of_more_in_parts
 quick_product = wide.wide_quick_product
 quick_exp = wide.wide_quick_exp
 square_of_more = wide.wide_square_of_more

@@ -253,6 +253,11 @@ def fast_quotient(x: float, a: float) -> tuple[float, float]:
 
 
 @kernel
+def fast_quotient_rest(x: float, a: float, hi: float) -> float:
+    return 0.0
+
+
+@kernel
 def fast_line(a: float, x: float, b: float) -> float:
     """a x + b for float64 a and b; the product with the rest of a is rounded apart, so that where a x is -b the sum is 0."""
     slope, intercept = nearest_float32(a), nearest_float32(b)
@@ -438,6 +443,11 @@ def fast_log_of_more(e: float) -> float:
     t = 2.0 * e / (2.0 + e)
     z = t * t
     return fma(t * z, polynomial(z, FAST_LOG_OF_MORE), t)
+
+
+@kernel
+def fast_log_of_more_in_parts(e: float) -> tuple[float, float]:
+    return fast_log_of_more(e), 0.0
 
 
 @kernel

@@ -279,6 +279,11 @@ def narrow_quotient(x: float, a: float) -> tuple[float, float]:
 
 
 @kernel
+def narrow_quotient_rest(x: float, a: float, hi: float) -> float:
+    return 0.0
+
+
+@kernel
 def narrow_quick_product(a: float, x: float) -> tuple[float, float]:
     hi = a * x
     return hi, fma(a, x, -hi)
@@ -430,6 +435,11 @@ def narrow_log_of_more(e: float) -> float:
     t = (2.0 * e) / (2.0 + e)
     z = t * t
     return fma(t * z, polynomial(z, NARROW_LOG_OF_MORE), t)
+
+
+@kernel
+def narrow_log_of_more_in_parts(e: float) -> tuple[float, float]:
+    return narrow_log_of_more(e), 0.0
 
 
 @kernel

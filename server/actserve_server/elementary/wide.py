@@ -277,6 +277,11 @@ def wide_quotient(x: float, a: float) -> tuple[float, float]:
 
 
 @kernel
+def wide_quotient_rest(x: float, a: float, hi: float) -> float:
+    return fma(-hi, a, x) * min(1.0 / a, 1e308)
+
+
+@kernel
 def wide_line(a: float, x: float, b: float) -> float:
     return fma(a, x, b)
 
@@ -463,6 +468,19 @@ def wide_log_of_more(e: float) -> float:
     t = wide_over_sum(2.0 * e, 2.0, e)
     z = t * t
     return fma(t * z, polynomial(z, WIDE_LOG_OF_MORE), t)
+
+
+@kernel
+def wide_log_of_more_in_parts(e: float) -> tuple[float, float]:
+    """log(1 + e) for 0 <= e <= 1 as hi + lo: what is lost where t and the sum are rounded."""
+    whole = 2.0 + e
+    inverse = 1.0 / whole
+    t = 2.0 * e * inverse
+    lost = fma(-t, e - (whole - 2.0), fma(-t, whole, 2.0 * e)) * inverse
+    z = t * t
+    bend = (t * z) * polynomial(z, WIDE_LOG_OF_MORE)
+    hi = t + bend
+    return hi, (bend - (hi - t)) + lost
 
 
 @kernel
