@@ -3,7 +3,7 @@
     python benchmarks/transport.py [--rounds 7] [--megabytes 100] [--small-calls 1000]
 
 Prints JSON. The peers are what people write: a unary service and a bidirectional one with generated classes and default
-options (but for the message limit), whose server computes with NumPy. Client and servers are processes of their own, the
+options (but for the message limit), whose server computes with NumPy; the limit is grpcio itself, with the same bytes sent back. Client and servers are processes of their own, the
 contenders are timed in turn, round by round, and compared by their best and their median within the run. Last come
 `streams.py`, two arrays at once, `overlap.py`, what a call takes beside its transport and its compute, and
 `shared_memory.py`, the same 100 MB without a network.
@@ -38,7 +38,10 @@ THREADS = 8
 """How many there are at once, where each has a thread that waits."""
 
 
-def _contenders(x: Any, plain: grpc.Channel, clients: dict[str, Client]) -> dict[str, Callable[[], Any]]:
+def _contenders(
+    x: Any, reference: Any, plain: grpc.Channel, echo: grpc.Channel, clients: dict[str, Client]
+) -> dict[str, Callable[[], Any]]:
+    assert np.array_equal(servers.echoed(echo, x), x)
     unary = servers.unary(plain)
     ours = {
         f"actserve, {where}": (lambda client=client: client.forward("sigmoid", x)) for where, client in clients.items()
@@ -47,6 +50,8 @@ def _contenders(x: Any, plain: grpc.Channel, clients: dict[str, Client]) -> dict
         **ours,
         "plain gRPC, unary": lambda: np.frombuffer(unary(servers.MESSAGE(data=x.tobytes())).data, np.float32),
         "plain gRPC, bidirectional": lambda: servers.bidirectional(plain, x),
+        # What comes back is x; whoever times it is given what the others give.
+        "the limit: grpcio, the bytes sent back": lambda: (servers.echoed(echo, x), reference)[1],
     }
 
 
@@ -148,11 +153,14 @@ def main() -> int:
     with (
         servers.plain() as theirs,
         grpc.insecure_channel(theirs, servers.UNLIMITED) as plain,
+        servers.echo() as back,
+        grpc.insecure_channel(back, servers.TUNED) as echo,
         servers.actserve() as (address, _),
         Client(address) as tcp,
         ThreadPoolExecutor(THREADS) as pool,
     ):
-        large_seconds = _timed(_contenders(x, plain, {"TCP": tcp}), tcp.forward("sigmoid", x), options.rounds)
+        reference = tcp.forward("sigmoid", x)
+        large_seconds = _timed(_contenders(x, reference, plain, echo, {"TCP": tcp}), reference, options.rounds)
         contenders = _small_contenders(small, options.small_calls, plain, tcp, pool)
         small_seconds = _timed(contenders, tcp.forward("sigmoid", small), options.rounds)
     report = {
