@@ -17,10 +17,10 @@ _OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP
 
 @functools.cache
 def keep_freed_chunks() -> bool:
-    """Have this process keep what is freed, up to 64 MiB, for the next chunks; says whether it does.
+    """Have this process keep what is freed, up to 64 MiB in each arena, for the next chunks; says whether it does.
 
     By default glibc gives blocks of a chunk's size back to the system, so that many a chunk faults in fresh pages: benchmarks/README.md has
-    the difference. It is done once, where the C library is glibc, and where the environment says nothing of its own about these
+    the difference. It holds for all blocks of up to 32 MiB that the process allocates. It is done once, where the C library is glibc, and where the environment says nothing of its own about these
     thresholds (`MALLOC_TRIM_THRESHOLD_` and the like, or `glibc.malloc` in `GLIBC_TUNABLES`).
 
     >>> keep_freed_chunks() is keep_freed_chunks()

@@ -256,12 +256,26 @@ def test_bits_do_not_depend_on_the_number_of_cores(name: str, dtype: Any, make_s
 def test_entmax_is_the_member_of_its_family(client: Client, alpha: float, name: str, shape: tuple[int, ...]) -> None:
     x, g = normal(*shape), np.random.default_rng(1).standard_normal(shape)
     assert client.forward("entmax", x, alpha=alpha).tobytes() == client.forward(name, x).tobytes()
-    ours, theirs = (
-        client.derivative(each, x, upstream=g, **how) for each, how in (("entmax", {"alpha": alpha}), (name, {}))
-    )
-    assert ours.tobytes() == theirs.tobytes()
+    for accuracy in ("exact", "fast"):
+        single = x.astype(np.float32)
+        found = client.forward("entmax", single, alpha=alpha, accuracy=accuracy)
+        assert found.tobytes() == client.forward(name, single).tobytes()
+    ours, theirs = client.derivative("entmax", x, upstream=g, alpha=alpha), client.derivative(name, x, upstream=g)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
     full = client.derivative("entmax", x, jacobian="full", alpha=alpha)
     assert full.tobytes() == client.derivative(name, x, jacobian="full").tobytes()
     gradient = client.derivative("entmax", x, upstream=g, parameter_gradients=True, alpha=alpha)
     np.testing.assert_array_equal(gradient.input, ours)
     assert np.isfinite(gradient.parameters["alpha"])
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.3, 1.5, 2.0, 3.0])
+def test_entmax_bears_gradients_as_large_as_numbers_are(client: Client, alpha: float) -> None:
+    found = client.derivative("entmax", np.zeros((2, 100)), upstream=np.full((2, 100), 1.7e308), alpha=alpha)
+    np.testing.assert_array_equal(found, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_softplus_has_limits_where_beta_is_next_to_nothing(client: Client, dtype: Any) -> None:
+    x = np.array([np.inf, -np.inf], dtype)
+    np.testing.assert_array_equal(client.forward("softplus", x, beta=1e-310), np.array([np.inf, 0.0], dtype))

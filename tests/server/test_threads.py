@@ -89,6 +89,17 @@ def test_a_pace_follows_what_it_sees_lately(clock: Clock) -> None:
     assert pace.grain() == pytest.approx(threads._WORTH_S / 4e-9, rel=0.02)
 
 
+def test_a_part_that_was_held_up_is_forgotten_where_all_are_short(clock: Clock) -> None:
+    pace = Pace()
+    for seconds in (1e-3, *[4e-6] * 40):
+
+        def work(begin: int, end: int, seconds: float = seconds) -> None:
+            clock.now += seconds
+
+        pace.timed(work)(0, 16_384)
+    assert pace.grain() > 10 * 16_384
+
+
 def test_a_short_part_says_nothing_of_an_element(clock: Clock) -> None:
     pace = Pace()
 

@@ -42,7 +42,7 @@ def _softplus(x: float, beta: float, threshold: float) -> float:
     inverse_lo = rest if finite else 0.0
     magnitude = -abs(hi)
     bent = magnitude > LINEAR_TAIL
-    decay = scaled_exp(1.0 if bent else inverse_hi, magnitude, -lo if hi > 0.0 else lo)
+    decay = scaled_exp(1.0 if bent else min(max(inverse_hi, -LARGEST), LARGEST), magnitude, -lo if hi > 0.0 else lo)
     growth, lost = log_of_more_in_parts(decay)
     tail = fma(growth, inverse_hi, fma(growth, inverse_lo, lost * (inverse_hi if finite else 0.0))) if bent else decay
     exact = (x if hi > 0.0 else 0.0) + tail

@@ -290,8 +290,8 @@ class AxisActivation:
     special: Mapping[tuple[float, ...], tuple[AxisActivation, tuple[float, ...]]] = dataclasses.field(
         default_factory=dict
     )
-    """Other records, with their parameters, that are the same at some parameters (as kernels take them) and compute it faster. They are taken
-    for all but gradients of parameters."""
+    """Other records, with their parameters, whose results and Jacobians are the same at some parameters (as kernels take them), and take
+    less time."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

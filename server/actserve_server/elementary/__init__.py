@@ -29,7 +29,7 @@ a float64, in FAST a float32; parameters of activations and constants marked `Ex
     expm1(x), log1p(x), log(x), tanh(x), erf(x), atan(x)
     tanh_alone(x), erf_alone(x)    as a result, not a part of one: in fewer instructions, and as good once it is rounded to
                             the result's type, but for FAST, where they are within 3.4 and 2.9 units, not 1
-    quotient_rest(x, a, hi)  (x - hi a)/a where hi is x/a, rounded; 0 in NARROW and FAST
+    quotient_rest(x, a, hi)  (x - hi a)/a where hi is x/a, rounded, for a > 0 and a normal hi; 0 in NARROW and FAST
     over_sum(a, b, c)       a/(b + c) for finite numbers, as if b + c were not rounded
     scaled_normal_tail(a)   exp(a^2/2) Phi(-a) for a >= 0: the tail of the normal distribution without its underflow
     normal_tail_parts(a)    the same as a numerator and a denominator

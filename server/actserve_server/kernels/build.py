@@ -128,7 +128,7 @@ class Unit:
         sha = hashlib.sha256(fingerprint().encode())
         helpers = [helper.__qualname__ for helper in self.helpers]
         loop = self.loop and self.loop.__qualname__
-        facts = (self.label, form.name, loop, self.signature(), self.columns, helpers, self.wide)
+        facts = (self.label, form.name, loop, self.signature(), self.columns, helpers, self.wide, self.branches)
         sha.update(repr(facts).encode())
         for kernel in self.kernels:
             sha.update(digest(kernel, form.primitives))

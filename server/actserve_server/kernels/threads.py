@@ -106,9 +106,12 @@ class Pace:
             started = time.perf_counter()
             work(begin, end)
             took, done = time.perf_counter() - started, (end - begin) * elements
-            if done >= _TELLING or (took >= _WORTH_S and done):
-                found = took / done
-                self._seconds = found if self._seconds is None else 0.75 * self._seconds + 0.25 * found
+            if not done:
+                return
+            found, known = took / done, self._seconds
+            # A short part takes less than a call: of an element it says no more than that it is not slower.
+            if done >= _TELLING or took >= _WORTH_S or (known is not None and found < known):
+                self._seconds = found if known is None else 0.75 * known + 0.25 * found
 
         return run
 

@@ -30,6 +30,8 @@ memory, and good only until the next is asked for.
 _SHORT = 64
 """Slices of at most so many elements are not worth a loop each."""
 
+_SPECIAL = ("forward", "jacobian", "jacobian_diagonal")
+
 _ALONE = 1 << 12
 """Of fewer elements it is not even asked whether another core should have a part."""
 
@@ -51,10 +53,12 @@ def evaluate(subject: Subject, operation: str) -> Pieces:
     if isinstance(record, Activation):
         return (_from_table if _has_table(subject, operation) else _elementwise)(subject, operation)
     if isinstance(record, AxisActivation):
-        special = None if operation.startswith("gradient") else record.special.get(subject.parameters)
+        special = record.special.get(subject.parameters) if operation in _SPECIAL else None
         if special is not None:
+            # What has no fast kernels is exact in both accuracies.
+            accuracy = subject.accuracy if record.fast else "exact"
             record, parameters = special
-            subject = dataclasses.replace(subject, record=record, parameters=parameters)
+            subject = dataclasses.replace(subject, record=record, parameters=parameters, accuracy=accuracy)
         n, inner = subject.slice_shape
         if (
             record.whole is not None
@@ -229,7 +233,7 @@ def _along_axis(subject: Subject, operation: str) -> Pieces:
             if vjp_reduce is not None:
                 vjp_reduce(*parts, *origin, *found, params)
 
-        _share(subject, reduce, outer, look, n * inner)
+        _share(subject, vjp_reduce or reduce, outer, look, n * inner)
         for start, _, out in scratch.parts(inputs[0].size * growth, into):
 
             def work(begin: int, end: int, start: int = start, out: Array = out) -> None:
