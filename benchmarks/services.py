@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 FOLDER = Path(__file__).resolve().parent / "peers" / "services"
-OURS = ("actserve_client_and_server", "plain_grpc")
+OURS = ("actserve_client_and_server", "plain_grpc", "grpcio_echo")
 """Those that run in the environment of this script."""
 PEERS = ("flight", "triton", "connect", "ml_server", "ray_serve", "ray_serve_high_throughput")
 ENVIRONMENT = {"ray_serve_high_throughput": "ray_serve"}

@@ -20,8 +20,9 @@ def keep_freed_chunks() -> bool:
     """Have this process keep what is freed, up to 64 MiB in each arena, for the next chunks; says whether it does.
 
     By default glibc gives blocks of a chunk's size back to the system, so that many a chunk faults in fresh pages: benchmarks/README.md has
-    the difference. It holds for all blocks of up to 32 MiB that the process allocates. It is done once, where the C library is glibc, and where the environment says nothing of its own about these
-    thresholds (`MALLOC_TRIM_THRESHOLD_` and the like, or `glibc.malloc` in `GLIBC_TUNABLES`).
+    the difference. It holds for all blocks of up to 32 MiB that the process allocates. It is done once, where the C library is glibc,
+    and where the environment says nothing of its own about these thresholds (`MALLOC_TRIM_THRESHOLD_` and the like, or `glibc.malloc`
+    in `GLIBC_TUNABLES`).
 
     >>> keep_freed_chunks() is keep_freed_chunks()
     True
@@ -30,9 +31,11 @@ def keep_freed_chunks() -> bool:
         return False
     try:
         libc = ctypes.CDLL(None)
-        libc.gnu_get_libc_version  # noqa: B018
-        mallopt = libc.mallopt
+        # Other libraries may have a mallopt whose thresholds are numbered otherwise.
+        mallopt = libc.mallopt if hasattr(libc, "gnu_get_libc_version") else None
     except (OSError, AttributeError):
+        return False
+    if mallopt is None:
         return False
     # One without the other is worse than none: what is set at all stops growing with what is freed.
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT) and mallopt(_TRIM_THRESHOLD, _KEPT))

@@ -471,27 +471,20 @@ def test_wide_vectors_give_the_same_bits_along_an_axis(name: str, operation: str
     length = {"maxout": 2, "crelu": 2 * n}.get(name, n // 2 if isinstance(record, GatedActivation) else n)
     g = generator.normal(0, 1, (3, length, inner)).astype(F32)
     shape = x.shape if operation in ("derivative", "vjp") else g.shape
-    blocks = iter((x, g))
     found = []
     for variant in (unit, build.baseline(unit)):
-        blocks = iter((x, g))
-        states = iter((np.full((3, 8, inner), 0.25), np.full((3, 8, inner), 0.5)))
-        given = {
-            "output": np.empty(x.size * (n if operation == "jacobian" else 1), F32),
-            "result_block": np.empty(shape, F32),
+        out = np.empty(x.size * (n if operation == "jacobian" else 1), F32)
+        results = np.empty(shape, F32)
+        given: dict[str, Any] = {
+            "block": iter((x, g)),
+            "state": iter((np.full((3, 8, inner), 0.25), np.full((3, 8, inner), 0.5))),
+            "index": itertools.repeat(0),
+            "output": iter((out,)),
+            "result_block": iter((results,)),
         }
-        arguments = [
-            next(blocks)
-            if word == "block"
-            else next(states)
-            if word == "state"
-            else 0
-            if word == "index"
-            else given[word]
-            for word in unit.arguments[:-1]
-        ]
+        arguments = [next(given[word]) for word in unit.arguments[:-1]]
         build.callable_of(variant, build.translate(variant))(*arguments, params)
-        found.append(b"".join(given[word].tobytes() for word in unit.arguments if word in given))
+        found.append((out if "output" in unit.arguments else results).tobytes())
     assert found[0] == found[1]
 
 

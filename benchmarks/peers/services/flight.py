@@ -1,4 +1,4 @@
-"""Arrow Flight: DoExchange, batch by batch of 1 MiB, and DoPut then DoGet; NumPy behind both."""
+"""Arrow Flight: DoExchange, batch by batch of 1 MiB, and DoPut then DoGet; NumPy behind both. And DoExchange with the batches sent back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class Server(fl.FlightServerBase):  # type: ignore[misc]  # untyped
     def do_exchange(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         writer.begin(SCHEMA)
         for chunk in reader:
-            writer.write_batch(_batch(contest.sigmoid(_values(chunk.data))))
+            echoed = descriptor.command == b"echo"
+            writer.write_batch(chunk.data if echoed else _batch(contest.sigmoid(_values(chunk.data))))
 
     def do_put(self, context: Any, descriptor: Any, reader: Any, writer: Any) -> None:
         self._kept = [_batch(contest.sigmoid(_values(chunk.data))) for chunk in reader]
@@ -55,7 +56,6 @@ def main() -> None:
     mine, theirs = multiprocessing.get_context("spawn").Pipe()
     multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True).start()
     client = fl.FlightClient(f"grpc://127.0.0.1:{mine.recv()}")
-    descriptor = fl.FlightDescriptor.for_command(b"sigmoid")
 
     def filled(reader: Any) -> Any:
         out, at = np.empty_like(x), 0
@@ -70,8 +70,8 @@ def main() -> None:
             writer.write_batch(_batch(x[at : at + ROWS]))
         writer.done_writing()
 
-    def exchange() -> Any:
-        writer, reader = client.do_exchange(descriptor)
+    def exchange(command: bytes) -> Any:
+        writer, reader = client.do_exchange(fl.FlightDescriptor.for_command(command))
         writer.begin(SCHEMA)
         sender = threading.Thread(target=send, args=(writer,))
         sender.start()
@@ -81,12 +81,16 @@ def main() -> None:
         return out
 
     def put_and_get() -> Any:
-        writer, _ = client.do_put(descriptor, SCHEMA)
+        writer, _ = client.do_put(fl.FlightDescriptor.for_command(b"sigmoid"), SCHEMA)
         send(writer)
         writer.close()
         return filled(client.do_get(fl.Ticket(b"sigmoid")))
 
-    contest.compete({"Flight, DoExchange": exchange, "Flight, DoPut and DoGet": put_and_get}, x)
+    contest.compete(
+        {"Flight, DoExchange": lambda: exchange(b"sigmoid"), "Flight, DoPut and DoGet": put_and_get},
+        x,
+        echoes={"Flight, DoExchange, the batches sent back": lambda: exchange(b"echo")},
+    )
 
 
 if __name__ == "__main__":

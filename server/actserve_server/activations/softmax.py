@@ -346,13 +346,13 @@ def _fill_run(
 @kernel
 def fill_terms(
     values: Any, terms: Any, inverse: float, inverse_rest: float, zero_if_masked: float, scaled: bool, negated: bool
-) -> tuple[float, float]:
-    """Leaves the terms of a slice, and returns 1/(1 + T), and 0.0: what `reduce_softmax` says of it, with the same sums."""
+) -> float:
+    """Leaves the terms of a slice, and returns 1/(1 + T): what `reduce_softmax` says of it, with the same sums."""
     maximum, place = find_maximum(values, negated)
     if place < 0 or maximum == np.inf:
         terms[:] = 0.0
         masked = place < 0 and zero_if_masked > 0.0 and all_masked(values, np.inf if negated else -np.inf)
-        return (0.0 if masked else np.nan), 0.0
+        return 0.0 if masked else np.nan
     coarse = _coarse_of_others(values, place, maximum, inverse, inverse_rest, scaled, negated)
     total, rest = ZERO, ZERO
     terms[place] = 1.0
@@ -370,7 +370,7 @@ def fill_terms(
                 negated,
             )
             total, rest = compensated(total, rest + lost, part)
-    return 1.0 / (1.0 + (total + rest)), 0.0
+    return 1.0 / (1.0 + (total + rest))
 
 
 @kernel
@@ -443,7 +443,7 @@ def _scaled_product(u: float, term: float, factor: float, mean: float) -> float:
 
 
 @kernel
-def _softmax_look(x: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
+def _softmax_terms(x: Any, terms: Any, temperature: float, masked: float) -> float:
     if temperature == 1.0:
         return fill_terms(x, terms, 1.0, 0.0, masked, False, False)
     inverse, inverse_rest = inverse_of(temperature)
@@ -451,8 +451,13 @@ def _softmax_look(x: Any, terms: Any, temperature: float, masked: float) -> tupl
 
 
 @kernel
+def _softmax_look(x: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
+    return _softmax_terms(x, terms, temperature, masked), ZERO
+
+
+@kernel
 def _softmax_look_vjp(x: Any, g: Any, terms: Any, temperature: float, masked: float) -> tuple[float, float]:
-    share, _ = _softmax_look(x, terms, temperature, masked)
+    share = _softmax_terms(x, terms, temperature, masked)
     return share / temperature, weigh_terms(terms, g, share)
 
 
@@ -517,7 +522,7 @@ def _log_softmax(v: float, i: int, j: int, state: Any, masked: float) -> float:
 
 @kernel
 def _below(v: float, term: float, maximum: float, log_total: float) -> float:
-    """v - maximum - log_total; the term is not needed."""
+    """v - maximum - log_total, with what the first difference lost; the term is not needed."""
     difference, lost = compensated(working(v), 0.0, -maximum)
     return (difference - log_total) + (lost if difference > -np.inf else 0.0)
 
@@ -546,7 +551,7 @@ def _log_softmax_vjp(v: float, u: float, i: int, j: int, state: Any, vjp_state: 
 
 @kernel
 def _log_softmax_look_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
-    share, _ = fill_terms(x, terms, 1.0, 0.0, masked, False, False)
+    share = fill_terms(x, terms, 1.0, 0.0, masked, False, False)
     return share, _total_of_run(x, g, 0.0, 1.0, 0.0, False, False, False)
 
 
@@ -626,12 +631,12 @@ def _softmin_jacobian(v: float, w: float, i: int, k: int, j: int, state: Any, ma
 
 @kernel
 def _softmin_look(x: Any, terms: Any, masked: float) -> tuple[float, float]:
-    return fill_terms(x, terms, 1.0, 0.0, masked, False, True)
+    return fill_terms(x, terms, 1.0, 0.0, masked, False, True), ZERO
 
 
 @kernel
 def _softmin_look_vjp(x: Any, g: Any, terms: Any, masked: float) -> tuple[float, float]:
-    share, _ = _softmin_look(x, terms, masked)
+    share = fill_terms(x, terms, 1.0, 0.0, masked, False, True)
     return -share, weigh_terms(terms, g, share)
 
 

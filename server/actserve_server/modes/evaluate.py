@@ -31,6 +31,7 @@ _SHORT = 64
 """Slices of at most so many elements are not worth a loop each."""
 
 _SPECIAL = ("forward", "jacobian", "jacobian_diagonal")
+"""For which a record's `special` may stand; products are its own, as they bear larger gradients."""
 
 _ALONE = 1 << 12
 """Of fewer elements it is not even asked whether another core should have a part."""
