@@ -559,3 +559,27 @@ def test_one_look_gives_what_two_do(record: AxisActivation, given: dict[str, Any
             rtol=1e-4 if dtype is np.float32 else 1e-10,
             atol=16 * tolerance * mean,
         )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 64, 65])
+@_cases([record for record in EVERY if not record.indexed])
+def test_a_slice_has_the_bits_that_it_has_among_others(
+    record: AxisActivation, given: dict[str, Any], n: int, dtype: Any
+) -> None:
+    generator = np.random.default_rng(8)
+    x, g = ((generator.standard_normal((150, n, 1)) * 5).astype(dtype) for _ in range(2))
+    params = arguments(record, given)
+
+    def states(x: Array, g: Array) -> tuple[bytes, ...]:
+        # Not every row is asked for at every parameter.
+        state = np.zeros((len(x), record.state_size, 1))
+        product = np.zeros((len(x), record.vjp_state_size, 1))
+        load(record, "reduce", dtype)(x, state, params)
+        load(record, "vjp_reduce", dtype)(x, g, state, product, params)
+        return tuple(row.tobytes() for row in np.concatenate((state, product), axis=1))
+
+    together = states(x, g)
+    for size in (1, 7, 64, 65, 129):
+        parts = [states(x[at : at + size], g[at : at + size]) for at in range(0, len(x), size)]
+        assert tuple(row for part in parts for row in part) == together

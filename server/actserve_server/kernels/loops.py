@@ -252,9 +252,12 @@ def _channels_vjp(form: Form, kernel: Function) -> Function:
 # ---- slices along an axis --------------------------------------------------------------------------------------------
 
 
-# Slices too short for a loop along them are turned on their side, many at a time: one column beside another.
+# Slices too short for a loop along them are turned on their side, many at a time: one column beside another. There are always as many
+# columns, of which those without a slice are NaN: the order of a column's sum depends on how many there are, and a result must not
+# depend on which slices came together.
 _SHORT = 64
 _TURNED = 64
+_UNUSED = np.nan
 
 
 def _reduce(form: Form, kernel: Function) -> Function:
@@ -262,14 +265,14 @@ def _reduce(form: Form, kernel: Function) -> Function:
         if state.shape[0] != x.shape[0] or state.shape[2] != x.shape[2]:
             raise ValueError("the state must have a column for every slice")
         outer, n, inner = x.shape
-        if inner > 1 or n > _SHORT or outer == 1:
+        if inner > 1 or n > _SHORT:
             for o in range(outer):
                 kernel(x[o], state[o], *params)
             return
         for first in range(0, outer, _TURNED):
             count = min(_TURNED, outer - first)
-            block = np.empty((n, count), x.dtype)
-            found = np.empty((state.shape[1], count))
+            block = np.full((n, _TURNED), _UNUSED, x.dtype)
+            found = np.zeros((state.shape[1], _TURNED))
             for j in range(count):
                 for i in range(n):
                     block[i, j] = x[first + j, i, 0]
@@ -300,14 +303,15 @@ def _reduce_vjp(form: Form, kernel: Function) -> Function:
         if vjp_state.shape[0] != x.shape[0] or vjp_state.shape[2] != x.shape[2]:
             raise ValueError("the state of the product must have a column for every slice")
         outer, n, inner = x.shape
-        if inner > 1 or n > _SHORT or outer == 1:
+        if inner > 1 or n > _SHORT:
             for o in range(outer):
                 kernel(x[o], g[o], state[o], vjp_state[o], *params)
             return
         for first in range(0, outer, _TURNED):
             count = min(_TURNED, outer - first)
-            block, upstream = np.empty((n, count), x.dtype), np.empty((n, count), x.dtype)
-            found, products = np.empty((state.shape[1], count)), np.empty((vjp_state.shape[1], count))
+            block, upstream = np.full((n, _TURNED), _UNUSED, x.dtype), np.full((n, _TURNED), _UNUSED, x.dtype)
+            found = np.full((state.shape[1], _TURNED), _UNUSED)
+            products = np.zeros((vjp_state.shape[1], _TURNED))
             for j in range(count):
                 for i in range(n):
                     block[i, j] = x[first + j, i, 0]
